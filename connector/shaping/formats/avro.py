@@ -62,7 +62,21 @@ def _bounded(read: Callable[..., Any]) -> Callable[..., Any]:
     return read_decimal
 
 
+def _shortest(value: float, *_schemas: Any) -> float:
+    """Return a 32-bit number with its shortest representation: 19.99 instead of 19.989999771118164."""
+    if not math.isfinite(value):
+        return value
+    packed = pack("f", value)
+    return next(short for digits in range(6, 10) if pack("f", short := float(f"{value:.{digits}g}")) == packed)
+
+
+_FLOAT: Final = {"type": "float", "logicalType": "trackly-shortest"}
+"""Only the reader knows whether a number had 32 bits, so that it shortens it, as if that was a logical type."""
+_TYPED: Final = frozenset({"type", "items", "values"})
+"""Keys of a schema whose value is a type."""
+
 LOGICAL_READERS.update({kind: _bounded(LOGICAL_READERS[kind]) for kind in ("bytes-decimal", "fixed-decimal")})
+LOGICAL_READERS["float-trackly-shortest"] = _shortest
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,11 +144,23 @@ def compile_avro(schema: Schema, pinned: Pinned | None = None) -> Callable[[byte
 
 
 def _written(text: str) -> Any:
-    """Return a writer's schema without defaults, so that invalid ones do not stop the reader.
+    """Return a writer's schema with floats that are shortened, and without defaults.
 
-    Registries contain such schemas, which older versions of Avro accepted.
+    Registries contain schemas with invalid defaults, which older versions of Avro accepted.
     """
-    return json.loads(text, object_hook=lambda part: {key: said for key, said in part.items() if key != "default"})
+
+    def part(found: dict[str, Any]) -> dict[str, Any]:
+        kept = {key: _typed(said) if key in _TYPED else said for key, said in found.items() if key != "default"}
+        return {**kept, **_FLOAT} if found.get("type") == "float" and "name" not in found else kept
+
+    return _typed(json.loads(text, object_hook=part))
+
+
+def _typed(schema: Any) -> Any:
+    """Return a type, or a union, with floats that are shortened."""
+    if isinstance(schema, list):
+        return [_typed(branch) for branch in schema]
+    return _FLOAT if schema == "float" else schema
 
 
 def _with_references(parsed: Any, known: Mapping[str, Any]) -> Any:
@@ -183,21 +209,13 @@ def plain(value: Any) -> Any:
             raise UndecodableError("not_decodable", f"a value of the type {type(value).__name__} has no form in JSON")
 
 
-def _short(value: float) -> float | None:
-    """Return a 32-bit number with its shortest representation: 19.99 instead of 19.989999771118164."""
-    if not math.isfinite(value):
-        return None
-    packed = pack("f", value)
-    return next(short for digits in range(6, 10) if pack("f", short := float(f"{value:.{digits}g}")) == packed)
-
-
 def _is_optional(schema: Any) -> bool:
     return schema in ("null", {"type": "null"}) or (isinstance(schema, list) and "null" in schema)
 
 
 def _of_type(kind: str) -> Convert | None:
     """Return the conversion of a type without a name of its own."""
-    return None if kind in _PLAIN else _short if kind == "float" else plain
+    return None if kind in _PLAIN else plain
 
 
 def _unless_null(convert: Convert) -> Convert:
@@ -248,7 +266,8 @@ class _Look:
                 return self.at(named, depth + 1)
             return _of_type(schema)
         if "logicalType" in schema:
-            self.logical.add(self._field)
+            if schema["type"] != "float":
+                self.logical.add(self._field)
             return plain
         match schema["type"]:
             case "record" | "error":

@@ -217,6 +217,74 @@ def test_a_float_comes_as_it_was_written_and_not_as_what_four_bytes_make_of_it(
     assert repr(decoded.values) == f"[{{'price': {written}, 'maybe': {written}, 'all': [{written}]}}]"
 
 
+_ORDER: Final = '{"type": "record", "name": "Order", "fields": [{"name": "price", "type": "float"}]}'
+_PRICE: Final = b"\x85\xeb\x9f\x41"
+"""19.99 in 32 bits."""
+
+
+@pytest.mark.parametrize(
+    ("schema", "data", "event"),
+    [
+        (f'[{_ORDER}, "string"]', b"\0" + _PRICE, {"price": 19.99}),
+        ('["float", "string"]', b"\0" + _PRICE, 19.99),
+        ('{"type": "float"}', _PRICE, 19.99),
+        ('"float"', _PRICE, 19.99),
+        (
+            f'{{"type": "map", "values": ["null", {_ORDER}, "string"]}}',
+            b"\2\2a\2" + _PRICE + b"\0",
+            {"a": {"price": 19.99}},
+        ),
+        ('{"type": "array", "items": {"type": "float", "logicalType": "price"}}', b"\2" + _PRICE + b"\0", [19.99]),
+        (
+            """{"type": "record", "name": "E", "fields": [
+                {"name": "all", "type": ["null", "float", "string"]}, {"name": "next", "type": ["null", "E"]},
+                {"name": "float", "type": "string", "type_of": "float"}]}""",
+            b"\2" + _PRICE + b"\2" + b"\2" + _PRICE + b"\0" + b"\2x" + b"\2y",
+            {"all": 19.99, "next": {"all": 19.99, "float": "x"}, "float": "y"},
+        ),
+        ('["null", "string", "float"]', b"\4" + b"\0\0\xc0\x7f", None),
+    ],
+)
+def test_a_float_comes_as_it_was_written_wherever_in_a_schema_it_is(
+    schema: str, data: bytes, event: Any, tiny: TinyRegistry
+) -> None:
+    """Of a union, or of a type within itself, only the reader knows which of its numbers had 32 bits."""
+    tiny.add(1, schema)
+
+    decoded = decode(AVRO, registry(tiny.url), [frame(1, data)])
+
+    assert decoded.bad == {}
+    assert decoded.values == [event]
+
+
+@pytest.mark.parametrize("pinned", ["double", ["null", "double"], "float", ["string", "float"]])
+@pytest.mark.parametrize(
+    ("written", "data", "price"),
+    [
+        ("float", _PRICE, 19.99),
+        (["null", "float"], b"\2" + _PRICE, 19.99),
+        (["string", "float"], b"\2" + _PRICE, 19.99),
+        ("int", b"\x0e", 7.0),
+    ],
+)
+def test_a_pinned_schema_makes_no_longer_number_of_a_float(
+    pinned: Any, written: Any, data: bytes, price: float, tmp_path: Path
+) -> None:
+    tiny, asking = _SHARED
+
+    def schema(kind: Any) -> str:
+        return json.dumps({"type": "record", "name": "E", "fields": [{"name": "price", "type": kind}]})
+
+    tiny.add(number := 100 + len(tiny.schemas), schema(written))
+    file = tmp_path / "e.avsc"
+    file.write_text(schema(pinned))
+
+    decoded = decode(FormatSettings(type="avro", reader_schema_file=file), asking, [frame(number, data)])
+
+    assert decoded.bad == {}
+    assert decoded.values == [{"price": price}]
+
+
 def test_protobuf_that_confluents_serializer_writes(producing: Producing, tmp_path: Path) -> None:
     sms = _messages(SMS_PROTO, tmp_path)["Sms"]
 
