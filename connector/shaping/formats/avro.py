@@ -8,6 +8,7 @@ which an array may contain any number, and recursive types, for which the compil
 
 import json
 import math
+import re
 from base64 import b64encode
 from collections.abc import Callable, Mapping
 from copy import deepcopy
@@ -62,6 +63,18 @@ def _bounded(read: Callable[..., Any]) -> Callable[..., Any]:
     return read_decimal
 
 
+def _in_range(read: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a reader of times that leaves as numbers those that Python has not, as a database's end of time."""
+
+    def read_time(data: int, written: Mapping[str, Any], wanted: Mapping[str, Any] | None = None) -> Any:
+        try:
+            return read(data, written, wanted)
+        except (OverflowError, ValueError):
+            return data
+
+    return read_time
+
+
 def _shortest(value: float, *_schemas: Any) -> float:
     """Return a 32-bit number with its shortest representation: 19.99 instead of 19.989999771118164."""
     if not math.isfinite(value):
@@ -76,6 +89,9 @@ _TYPED: Final = frozenset({"type", "items", "values"})
 """Keys of a schema whose value is a type."""
 
 LOGICAL_READERS.update({kind: _bounded(LOGICAL_READERS[kind]) for kind in ("bytes-decimal", "fixed-decimal")})
+LOGICAL_READERS.update(
+    {kind: _in_range(read) for kind, read in LOGICAL_READERS.items() if re.search("date|time", kind)}
+)
 LOGICAL_READERS["float-trackly-shortest"] = _shortest
 
 
@@ -131,7 +147,10 @@ def compile_avro(schema: Schema, pinned: Pinned | None = None) -> Callable[[byte
     def read_from(value: bytes, start: int) -> Any:
         stream = BytesIO(value)
         stream.seek(start)
-        event: Any = read(stream, parsed, reader)
+        try:
+            event: Any = read(stream, parsed, reader)
+        except EOFError:
+            raise UndecodableError("not_decodable", "the value ends before all fields of its schema") from None
         if stream.tell() != len(value):
             raise UndecodableError("not_decodable", f"{len(value) - stream.tell()} bytes follow the value")
         return event["value"] if is_union and convert is None else event

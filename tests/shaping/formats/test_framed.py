@@ -1,6 +1,7 @@
 """Avro, Protobuf and JSON Schema as Confluent's own serializers write them against Apicurio's registry; and garbage."""
 
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -190,6 +191,35 @@ def test_logical_types_come_as_json_has_them(producing: Producing) -> None:
             "either": {"raw": "eQ=="},
         }
     ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "number"),
+    [
+        ({"type": "long", "logicalType": "timestamp-micros"}, 9_223_372_036_832_400_000),
+        ({"type": "long", "logicalType": "timestamp-millis"}, -9_223_372_036_854_775_808),
+        ({"type": "long", "logicalType": "local-timestamp-millis"}, 253_402_300_800_000),
+        ({"type": "int", "logicalType": "date"}, 2_147_483_647),
+        ({"type": "int", "logicalType": "time-millis"}, 86_400_000),
+        (["null", {"type": "long", "logicalType": "time-micros"}], 86_400_000_000),
+    ],
+)
+@pytest.mark.parametrize("recursive", [False, True])
+def test_a_time_that_no_calendar_has_stays_a_number(
+    kind: Any, number: int, recursive: bool, tiny: TinyRegistry
+) -> None:
+    """Such as the infinity of a database: an event is no worse for a field that says it is valid for ever."""
+    fields = [{"name": "until", "type": kind}, {"name": "to", "type": "string"}]
+    fields += [{"name": "next", "type": ["null", "E"]}] if recursive else []
+    schema = {"type": "record", "name": "E", "fields": fields}
+    tiny.add(1, json.dumps(schema))
+    bare = json.loads(re.sub(r', "logicalType": "[^"]*"', "", json.dumps(schema)))
+    [data] = _avro(json.dumps(bare), {"until": number, "to": "a", "next": None})
+
+    decoded = decode(AVRO, registry(tiny.url), [frame(1, data)])
+
+    assert decoded.bad == {}
+    assert decoded.values == [{"until": number, "to": "a"}]
 
 
 @pytest.mark.parametrize(
