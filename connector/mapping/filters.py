@@ -215,9 +215,10 @@ def _moment(value: Any, name: str) -> datetime:
             # Seconds reach this number in the year 5138, milliseconds reached it in 1973.
             found = datetime.fromtimestamp(value / 1000 if abs(value) >= 1e11 else value, UTC)
         else:
-            raise FilterError(f"{name} takes ISO 8601 text or a time since 1970{_not(value)}")
+            raise FilterError(f"{name} takes ISO 8601 text, or seconds or milliseconds since 1970{_not(value)}")
     except (ValueError, OverflowError, OSError):
-        raise FilterError(f"{name} takes ISO 8601 text or a time since 1970, and this is none") from None
+        text = "and this is none; of microseconds or days since 1970 the template makes one: // 1000, * 86400"
+        raise FilterError(f"{name} takes ISO 8601 text, or seconds or milliseconds since 1970, {text}") from None
     return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
 
 

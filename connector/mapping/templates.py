@@ -24,7 +24,7 @@ from connector.mapping.filters import FILTERS, FilterError, as_written
 from connector.mapping.limits import MAX_CHARACTERS, MAX_TEXT, STEPS, TOO_LONG
 from connector.mapping.projection import Printed
 
-_OURS: Final = {"limited_rounds", "put_together"}
+_OURS: Final = {"limited_rounds", "named", "put_together"}
 _OF_JINJA: Final = ("abs", "first", "float", "int", "last", "length")
 _LOOP: Final = frozenset(
     {"index", "index0", "revindex", "revindex0", "first", "last", "length", "previtem", "nextitem"}
@@ -110,8 +110,14 @@ class _Missing(Undefined):
 class _NodeChecks(NodeTransformer):
     """Adds our own limits where Jinja's code has none: to what loops iterate over, and where texts are concatenated.
 
-    Fields in brackets that the template itself names become like those after dots, so that errors may name them.
+    Fields in brackets that the template itself names become like those after dots, so that errors may name them. Fields
+    that are printed bring their name along.
     """
+
+    def visit_Output(self, node: nodes.Output) -> nodes.Node:  # noqa: N802
+        self.generic_visit(node)
+        node.nodes = [_with_name(inner) for inner in node.nodes]
+        return node
 
     def visit_Getitem(self, node: nodes.Getitem) -> nodes.Node:  # noqa: N802
         self.generic_visit(node)
@@ -130,6 +136,14 @@ class _NodeChecks(NodeTransformer):
         return nodes.Filter(parts, "put_together", [], [], None, None, lineno=node.lineno)
 
 
+def _with_name(node: nodes.Expr) -> nodes.Expr:
+    """Return a printed node that knows the field that it prints, if it is one, with a constant default or without."""
+    field = _printed(node)
+    if field is None or (isinstance(node, nodes.Filter) and field.instead is None):
+        return node
+    return nodes.Filter(node, "named", [nodes.Const(".".join(field.path))], [], None, None, lineno=node.lineno)
+
+
 class _Environment(ImmutableSandboxedEnvironment):
     """The sandbox for one template: its iterations are counted anew for each record."""
 
@@ -140,7 +154,7 @@ class _Environment(ImmutableSandboxedEnvironment):
         self.rounds = 0
         self.globals = {}
         self.filters = {name: JINJA_FILTERS[name] for name in _OF_JINJA} | dict(FILTERS)
-        self.filters |= {"limited_rounds": self._limited, "put_together": _put_together}
+        self.filters |= {"limited_rounds": self._limited, "put_together": _put_together, "named": _named}
         self.tests = {name: JINJA_TESTS[name] for name in (*_TESTS, *_COMPARED)}
 
     def getattr(self, obj: Any, attribute: str) -> Any:
@@ -366,6 +380,14 @@ def _put_together(parts: list[Any]) -> str:
     if sum(map(len, texts)) > MAX_CHARACTERS:
         raise FilterError(TOO_LONG)
     return "".join(texts)
+
+
+def _named(value: Any, name: str) -> Any:
+    """Return a field's value if it may be printed; name the field otherwise."""
+    try:
+        return _printable(value)
+    except FilterError as error:
+        raise FilterError(f"`{name}` {error}") from None
 
 
 def _printable(value: Any) -> Any:

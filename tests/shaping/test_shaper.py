@@ -102,7 +102,7 @@ def test_each_record_has_one_end() -> None:
         7: ("dead_letter", "mapping_failed"),
         8: ("dead_letter", "invalid_phone"),
     }
-    assert verdicts[7].text == "mapping.fields.body: would print an object"
+    assert verdicts[7].text == "mapping.fields.body: `value.customer.first_name` would print an object"
 
 
 @pytest.mark.parametrize(

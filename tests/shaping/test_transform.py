@@ -115,9 +115,8 @@ def test_a_number_that_is_not_finite_is_never_printed(text: str, monkeypatch: py
     result = prepared(settings, chunk(*({"x": x} for x in ("nan", "1.5", "inf", "-inf", "2"))))
 
     assert [event["body"] for event in posted(result)] == ["1.5", "2.0"]
-    assert {offset: v.text for offset, v in settled(result).items()} == dict.fromkeys(
-        (0, 2, 3), "mapping.fields.body: would print a number that is not finite"
-    )
+    assert settled(result).keys() == {0, 2, 3}
+    assert all(v.text.endswith("would print a number that is not finite") for v in settled(result).values())
 
 
 class Text(msgspec.Struct):
