@@ -95,7 +95,7 @@ def test_one_event_is_a_contact_and_a_text(world: World, platform: SimulatorThre
     failed = letters[str(COUNT + 4).encode()]
     assert failed.value() == odd[4].value
     headers = dict(failed.headers() or [])
-    assert headers["trackly.text"] == b"mapping.fields.body: would print an object"
+    assert headers["trackly.text"] == b"mapping.fields.body: `value.name` would print an object"
 
 
 def test_a_topic_that_comes_later_has_its_override(world: World, platform: SimulatorThread) -> None:
