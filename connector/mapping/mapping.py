@@ -126,7 +126,7 @@ class CompiledMapping:
         if not _JSON.issuperset(map(type, listed)):
             # A transform may return a dataclass; without its list it would be sent from another number.
             for index, (event, number) in enumerate(zip(listed, lists, strict=True)):
-                if number is not None and type(event) not in _JSON and not isinstance(event, dict):
+                if number is not None and type(event) not in _JSON:
                     text = f"mapping.list_number: a list can be added to a dict, not to a {type(event).__name__}"
                     failures.setdefault(index, text)
         return listed, {}

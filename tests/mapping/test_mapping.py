@@ -180,6 +180,33 @@ def test_a_table_has_text_for_any_plain_value(found: Any, key: str) -> None:
     assert [event["list_number"] for event in events] == ["+18005550001", *["+18005550002"] * 4]
 
 
+def test_an_event_for_which_no_list_is_chosen_is_the_value_itself() -> None:
+    values = [{"a": 1}, {"by": "us"}, ["x"], 7]
+    failures: dict[int, str] = {}
+    events, fields = compile_mapping(fields={}, list_number="value.by").events(columns(*values), failures)
+
+    assert (events, fields, failures) == ([{"a": 1}, {"by": "us", "list_number": "us"}, ["x"], 7], {}, {})
+    assert events[0] is values[0]
+
+
+def test_a_list_may_be_a_field_among_others() -> None:
+    assert mapped({"list_number": "value.a", "to": "key"}, {"a": "+1"}) == [{"list_number": "+1"}]
+
+
+@pytest.mark.parametrize(
+    "text", ["{{ value.a }}{{ value.b | default('') }}", "{{ value.a ~ (value.b | default('')) }}"]
+)
+def test_a_text_has_a_maximum_length(text: str) -> None:
+    longest = "a" * 20_000
+    fields = {"body": {"template": text}}
+
+    assert mapped(fields, {"a": longest}, {"a": longest, "b": "b"}, {"a": "a"}) == [
+        {"body": longest},
+        FAILS,
+        {"body": "a"},
+    ]
+
+
 def test_a_condition_that_is_evaluated_record_by_record_passes_the_same_records() -> None:
     values = [{"a": a} for a in (None, False, True, "", "x", 0, 1, [], [0], {}, {"b": None})]
     passing = [2, 4, 5, 6, 8, 10]
