@@ -130,7 +130,7 @@ def test_fields_that_are_printed_column_by_column_are_printed_as_jinja_does(text
     headers: list[Headers | None] = [[("h", b"1")], None, [("h", None)], [("h", b"1"), ("h", b"2")]]
     records = columns(*values, keys=keys, headers=headers[: len(values)])
     # What sets a variable is left to Jinja.
-    template = compile_template(text + "{% set x = 1 %}")
+    template = compile_template("{% set x = 1 %}" + text)
     scopes = records.scopes(frozenset({"value", "key", "headers", "topic"}))
 
     def rendered(scope: Any) -> Any:

@@ -221,7 +221,7 @@ def plain(value: Any) -> Any:
         case UUID():
             return str(value)
         case dict():
-            return {key: plain(inner) for key, inner in value.items() if inner is not None}
+            return {key: found for key, inner in value.items() if (found := plain(inner)) is not None}
         case list() | tuple():
             return [plain(inner) for inner in value]
         case _:
@@ -243,7 +243,9 @@ def _unless_null(convert: Convert) -> Convert:
 
 def _members(convert: Convert) -> Convert:
     """Return the conversion of the members of a map, without null ones."""
-    return lambda members: {key: convert(value) for key, value in members.items() if value is not None}
+    return lambda members: {
+        key: found for key, value in members.items() if value is not None and (found := convert(value)) is not None
+    }
 
 
 def _as_it_is(value: Any) -> Any:
@@ -319,7 +321,12 @@ class _Look:
         self._field = around
         self._open.pop()
         wanted = [(field, convert) for field, convert in fields if convert is not None]
-        optional = [field["name"] for field in schema["fields"] if _is_optional(field["type"])]
+        # A number that JSON does not have is null as well.
+        optional = [
+            field["name"]
+            for field, (_, convert) in zip(schema["fields"], fields, strict=True)
+            if convert is plain or _is_optional(field["type"])
+        ]
         defaults = self._defaults(schema["fields"]) if self._fills_in else []
 
         def record(event: Any) -> Any:

@@ -184,7 +184,6 @@ def test_logical_types_come_as_json_has_them(producing: Producing) -> None:
             "id": GUID,
             "raw": "AP8=",
             "four": "YWJjZA==",
-            "ratio": None,
             "kind": "B",
             "items": [{"raw": "eA=="}],
             "prices": {"a": "0.5"},
