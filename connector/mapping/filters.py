@@ -23,6 +23,8 @@ from connector.mapping.limits import MAX_CHARACTERS, STEPS
 
 _STYLES: Final = ("short", "medium", "long", "full")
 _SPACES: Final = dict.fromkeys(map(ord, "\u00a0\u2009\u202f"), " ")
+MAX_POWER: Final = 20
+"""Of ten, in an amount: Babel calculates with 28 digits."""
 _DATE_DIGITS: Final = len("20260131")
 """Longer ISO 8601 values have a letter before the time of day."""
 
@@ -42,7 +44,7 @@ def join(items: Any, between: str = "") -> str:
     if not isinstance(items, list | tuple):
         raise FilterError("join takes a list")
     parts = [_text(item, "join") for item in items[: STEPS + 1]]
-    if len(items) > STEPS or sum(map(len, parts)) + len(between) * len(parts) > MAX_CHARACTERS:
+    if len(items) > STEPS or sum(map(len, parts)) + len(between) * (len(parts) - 1) > MAX_CHARACTERS:
         raise FilterError(f"join gives more than {MAX_CHARACTERS:,} characters")
     return between.join(parts)
 
@@ -50,7 +52,7 @@ def join(items: Any, between: str = "") -> str:
 def replace(value: Any, old: str, new: str) -> str:
     """Return the text with every `old` in it replaced by `new`."""
     text = _text(value, "replace")
-    if len(text) + text.count(old) * len(new) > MAX_CHARACTERS:
+    if len(text) + text.count(old) * (len(new) - len(old)) > MAX_CHARACTERS:
         raise FilterError(f"replace gives more than {MAX_CHARACTERS:,} characters")
     return text.replace(old, new)
 
@@ -198,7 +200,7 @@ def _amount(value: Any, name: str) -> Decimal:
         amount = Decimal(str(value))
     except InvalidOperation:
         raise FilterError(f"{name} takes a number, and this text is none") from None
-    if not amount.is_finite() or abs(amount.adjusted()) > 30:
+    if not amount.is_finite() or abs(amount.adjusted()) > MAX_POWER:
         raise FilterError(f"{name} takes a number of a size that people write")
     return amount
 

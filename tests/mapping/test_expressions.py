@@ -1,6 +1,7 @@
 """Expressions mean what JMESPath means, whichever way they are evaluated; what cannot be compiled says where."""
 
 import json
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,20 @@ def test_what_is_compiled_means_what_the_library_means(expression: str, value: A
     assert (type(found), found) == (type(expected), expected)
 
 
+@pytest.mark.parametrize("comparison", ["value.a == {}", "value.a != {}", "{} == value.a", "{} != value.a"])
+@pytest.mark.parametrize(
+    "literal", ["`1`", "`0`", "`true`", "`false`", "`null`", "'1'", "'true'", "''", "`[]`", "`{}`"]
+)
+def test_values_that_python_takes_for_each_other_are_compared_as_jmespath_does(comparison: str, literal: str) -> None:
+    text = comparison.format(literal)
+    compiled = compile_expression(text)
+
+    values: list[Any] = [1, 0, True, False, None, 1.0, 0.0, -0.0, "1", "true", "", [], {}, [1], [True]]
+    for value in values:
+        scope = {"value": {"a": value}}
+        assert compiled.evaluate(scope) is jmespath.search(text, scope), value
+
+
 @given(JSON)
 def test_truth_is_the_librarys(value: Any) -> None:
     assert is_true(value) is (jmespath.search("!(@)", value) is False)
@@ -141,6 +156,15 @@ def test_an_expression_knows_what_it_looks_at(text: str, roots: set[str]) -> Non
     assert compile_expression(text).roots == roots
 
 
+def test_text_in_backticks_is_refused_whatever_is_done_with_warnings() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(InvalidSourceError, match="write text as") as caught:
+            compile_expression("value.a == `yes`")
+
+    assert caught.value.offset == 11
+
+
 def test_an_expression_without_a_result_says_so_and_quotes_nothing_of_the_record() -> None:
     expression = compile_expression("starts_with(value.phone, 'x')")
 
@@ -157,7 +181,10 @@ def test_text_that_is_compared_with_a_number_is_reported_as_such_in_any_expressi
         compile_expression(text).evaluate({"value": {"a": "9.50", "all": [{"p": "9.50"}]}})
 
 
-@pytest.mark.parametrize("text", ["value.a == value.b", "value.a != value.b", "value.a == value.b && value.a"])
+@pytest.mark.parametrize(
+    "text",
+    ["value.a == value.b", "value.a != value.b", "value.a == value.b && value.a", "not_null(value.a == value.b)"],
+)
 def test_values_that_are_too_deep_to_be_compared_have_no_result(text: str) -> None:
     """An exception that nobody expects would end the stream, at each start again."""
     left, right = (_nested(100_000) for _ in range(2))  # Python 3.13 compares some ten thousand levels

@@ -216,6 +216,36 @@ def test_a_condition_that_is_evaluated_record_by_record_passes_the_same_records(
         assert compile_mapping(fields={}, when=when).passing(columns(*[values[2]] * 2), {}) is None
 
 
+@pytest.mark.parametrize(
+    "when",
+    [
+        "!value.a && value.b",
+        "value.b && !value.a",
+        "value.a == 'x' && value.b",
+        "value.a == 'x' && value.b == 'y'",
+        "value.a == 'x' || value.b",
+        "value.a != 'x'",
+        "'x' == value.a",
+        "value.a == value.b",
+        "value.a == `1` && value.b",
+        "value.a && value.b && topic == 'orders'",
+        "value.a && topic == 'carts'",
+        "value.a[0]",
+    ],
+)
+def test_a_condition_passes_what_jmespath_says(when: str) -> None:
+    """Some are counted in whole columns, others are evaluated record by record."""
+    some: tuple[Any, ...] = (None, False, True, "", "x", "y", 0, 1, [], ["x"])
+    values = [{"a": a, "b": b} for a in some for b in some] + [{}, {"a": "x"}]
+    wanted = [
+        index
+        for index, value in enumerate(values)
+        if jmespath.search(f"!(!({when}))", {"value": value, "topic": "orders"})
+    ]
+
+    assert compile_mapping(fields={}, when=when).passing(columns(*values), {}) == wanted
+
+
 def test_a_default_stands_for_null_alone() -> None:
     fields = {"a": {"from": "value.a", "default": 5}, "b": {"from": "value.b || value.c"}}
 
