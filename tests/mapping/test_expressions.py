@@ -121,7 +121,10 @@ def test_truth_is_the_librarys(value: Any) -> None:
         ("$.a", "fields stand behind dots, as in value.name", 0),
         ("vlaue.a", "did you mean value?", 0),
         ("value.a && hedaers.b", "did you mean headers?", 11),
-        ("contains(value.a)", "takes 2", 0),
+        ("contains(value.a)", "gives contains() 1 arguments; it takes 2", 0),
+        ("key || length(value.a, value.b)", "gives length() 2 arguments; it takes 1", 7),
+        ("merge()", "gives merge() 0 arguments; it takes at least 1", 0),
+        ("value[" + "1" * 5_000 + "]", "is not a JMESPath expression: Exceeds the limit", None),
         ("value.x || lenght(value.a)", "did you mean length()?", 11),
         ("+18005551234", "is not a JMESPath expression", 0),
         ("(" * 4_000 + "value" + ")" * 4_000, "nested too deeply", None),
@@ -154,6 +157,12 @@ def test_what_cannot_be_compiled_says_why_and_where(text: str, said: str, offset
 )
 def test_an_expression_knows_what_it_looks_at(text: str, roots: set[str]) -> None:
     assert compile_expression(text).roots == roots
+
+
+def test_a_function_of_any_number_of_arguments_takes_them() -> None:
+    found = compile_expression("not_null(value.a, value.b, value.c)").evaluate({"value": {"c": 1}})
+
+    assert found == 1
 
 
 def test_text_in_backticks_is_refused_whatever_is_done_with_warnings() -> None:
