@@ -108,8 +108,12 @@ class Pinned:
 def pin(parsed: Any) -> Pinned:
     """Examine our parsed schema, once for all writers; raises ValueError if no value can be resolved to it."""
     try:
+        parsed = deepcopy(parsed)  # its defaults are replaced
         look = _Look(_names(parsed), fills_in=True)
-        return Pinned(parsed, look.at(parsed), frozenset(look.logical))
+        convert = look.at(parsed)
+        for field, default in look.defaults:
+            field["default"] = default
+        return Pinned(parsed, convert, frozenset(look.logical))
     except UndecodableError as error:
         raise ValueError(f"it {error}") from error
     except Exception as error:
@@ -267,6 +271,8 @@ class _Look:
         self._empty: dict[str, bool] = {}
         self.is_recursive = False
         self.logical: set[tuple[str, str]] = set()
+        self.defaults: list[tuple[dict[str, Any], Any]] = []
+        """Fields with a default, and the value that would have been read in its place."""
         self._field = ("", "")
 
     def at(self, schema: Any, depth: int = 0) -> Convert | None:
@@ -330,8 +336,8 @@ class _Look:
         defaults = self._defaults(schema["fields"]) if self._fills_in else []
 
         def record(event: Any) -> Any:
-            for field, raw, default in defaults:
-                if event[field] is raw:
+            for field, default in defaults:
+                if event[field] is default:
                     event[field] = deepcopy(default)
             for field, convert in wanted:
                 event[field] = convert(event[field])
@@ -343,20 +349,14 @@ class _Look:
         self._records[name] = record if wanted or optional or defaults else None
         return self._records[name]
 
-    def _defaults(self, fields: list[Any]) -> list[tuple[str, Any, Any]]:
-        """Return, per field, the default that the reader inserts, and the value that it would have read.
+    def _defaults(self, fields: list[Any]) -> list[tuple[str, Any]]:
+        """Note the value that would have been read for each default, and return those that must be copied.
 
-        The reader inserts the JSON value of the schema, the same object every time: defaults that have another value or
-        are mutable are replaced.
+        The reader inserts the same object every time.
         """
-        found = []
-        for field in fields:
-            if "default" in field:
-                raw = field["default"]
-                read = self._as_read(field["type"], raw)
-                if isinstance(read, dict | list) or type(read) is not type(raw):
-                    found.append((field["name"], raw, read))
-        return found
+        found = [(field, self._as_read(field["type"], field["default"])) for field in fields if "default" in field]
+        self.defaults += found
+        return [(field["name"], read) for field, read in found if isinstance(read, dict | list)]
 
     def _as_read(self, schema: Any, raw: Any) -> Any:
         """Return a default as if it was read from a value: bytes, times and similar in Python's types."""
