@@ -232,7 +232,7 @@ def _zone(name: Any) -> tzinfo:
 
 
 def _style(style: Any) -> Any:
-    if style in _STYLES or (isinstance(style, str) and 0 < len(style) <= 100):
+    if isinstance(style, str) and 0 < len(style) <= 100:
         return style
     raise FilterError(f"a style is {', '.join(_STYLES)} or a pattern such as EEE d MMM")
 

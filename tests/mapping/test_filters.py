@@ -91,7 +91,7 @@ def test_round_rounds_as_python_does_and_to_an_integer_without_digits(value: Any
         ("{{ '1e21' | number }}", "of a size that people write"),
         ("{{ '1e-21' | number }}", "of a size that people write"),
         ("{{ 'nan' | number }}", "of a size that people write"),
-        ("{{ value.digits | number }}", "number takes a number"),
+        ("{{ value.digits | number }}", "number takes a number, not a str"),
         ("{{ '12,50' | number }}", "number takes a number, and this text is none"),
         ("{{ 1 | round(-1) }}", "round takes 0 to 10 digits"),
         ("{{ 1 | round(11) }}", "round takes 0 to 10 digits"),
