@@ -199,12 +199,16 @@ class Connector(faust.App):
             log.info("secrets changed", settings=sorted(changed))
 
     def _stream_failed(self, _stream: Stream, error: BaseException) -> None:
-        """Let the other streams continue; stop if none is left, or if another worker has our id."""
+        """Let the other streams continue; stop if none is left, or if another worker has our id.
+
+        Only once: another signal, while the others drain, would stop at once.
+        """
         fenced = isinstance(error, KafkaTroubleError) and (error.fenced or error.code == "FENCED_INSTANCE_ID")
-        if fenced or all(other.failed is not None for other in self.streams):
+        if self.exit_code == 0 and (fenced or all(other.failed is not None for other in self.streams)):
             self.fatal = error
             self.exit_code = 4 if fenced else 1
-            os.kill(os.getpid(), signal.SIGTERM)
+            if not self.should_stop:
+                os.kill(os.getpid(), signal.SIGTERM)
 
     async def on_start(self) -> None:
         """Do what Faust's own method does, but do not create a Kafka consumer, whose event loop nobody would close."""
