@@ -7,7 +7,7 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import Any, Final, Literal, cast
+from typing import Final, Literal, cast
 
 import pytest
 
@@ -18,6 +18,7 @@ from connector.core.retrying import RetryPolicy
 from connector.core.verdicts import Reply, Verdict
 from connector.trackly.client import Client
 from connector.trackly.operations import Operation
+from tests.kit.leaping import Leaping
 from tests.kit.sending import Bench
 
 BATCHES_PER_SEC: Final = 5
@@ -38,27 +39,6 @@ SLOWER: Final = {
     "429": Reply("answered", status=429, text="slow down"),
     "429 and when": Reply("answered", status=429, text="slow down", retry_after_secs=5.0),
 }
-
-
-class Leaping(asyncio.SelectorEventLoop):
-    """A loop that never waits: when there is nothing to do, its time jumps to the next timer."""
-
-    def __init__(self) -> None:
-        """Create a loop at time 0."""
-        super().__init__()
-        self._leapt = 0.0
-        selector = cast("Any", self)._selector
-        select = selector.select
-
-        def leap(timeout: float | None) -> Any:
-            self._leapt += timeout or 0.0
-            return select(0)
-
-        selector.select = leap
-
-    def time(self) -> float:
-        """Return the seconds that were skipped."""
-        return self._leapt
 
 
 @pytest.fixture

@@ -351,6 +351,16 @@ def test_of_what_ends_tls_after_the_request_only_an_alert_about_our_certificate_
     assert (reply.kind, reply.trouble) == told
 
 
+def test_errors_that_are_the_cause_of_one_another_are_told_as_any_other() -> None:
+    """Libraries keep errors and raise them again: the event loop must not follow them for ever."""
+    first, second = httpx.ReadError("first"), OSError("second")
+    first.__cause__, second.__context__ = second, first
+
+    reply = _trouble(first, written=False)
+
+    assert (reply.kind, reply.trouble) == ("not_sent", "connect")
+
+
 @pytest.mark.parametrize("status", [b"400 Bad Request", b"403 Forbidden", b"500 Oops", b"200 OK"])
 @pytest.mark.parametrize("key", ["trk_0123456789abcdef0123456789abcdef", "trk_0123"])
 def test_a_server_that_repeats_the_key_does_not_have_it_written_anywhere(status: bytes, key: str) -> None:

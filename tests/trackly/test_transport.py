@@ -2,7 +2,9 @@
 
 import asyncio
 import gzip
+import select
 import socket
+import struct
 import threading
 import time
 import tracemalloc
@@ -13,7 +15,8 @@ import pytest
 
 from connector.core.verdicts import Action, Reply, VerdictPolicy, classify
 from connector.trackly.client import Client
-from connector.trackly.transport import MAX_HEADER_BYTES, ExactTransport
+from connector.trackly.transport import MAX_HEADER_BYTES, ExactTransport, _Connection
+from tests.kit.leaping import Leaping
 from tests.kit.patience import PATIENCE_SECS
 from tests.trackly.serving import OK, VALUE, Served, answer, post, read_request, send, talk, until, whole
 
@@ -182,6 +185,39 @@ def test_a_connection_that_is_closed_as_soon_as_it_is_made_means_certainly_not_s
     assert (reply.kind, reply.trouble) == ("not_sent", "connect")
 
 
+def test_a_connection_has_ended_when_the_kernel_says_so_and_no_last_words_are_left() -> None:
+    """What is reset cannot be read either; what the other side said before it left is to be read as a reply."""
+
+    async def ended(leave: Callable[[socket.socket], None]) -> bool:
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            ours = socket.create_connection(listening.getsockname())
+            theirs, _ = listening.accept()
+        ours.setblocking(False)
+        loop = asyncio.get_running_loop()
+        _, connection = await loop.create_connection(lambda: _Connection(1_000), sock=ours)
+        leave(theirs)
+        if theirs.fileno() < 0:
+            left = select.poll()  # the loop stands still meanwhile, and hears of nothing
+            left.register(ours.fileno(), select.POLLRDHUP)
+            assert left.poll(PATIENCE_SECS * 1_000)
+        with theirs:
+            return connection.has_ended()
+
+    def reset(theirs: socket.socket) -> None:
+        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        theirs.close()
+
+    def speak_and_leave(theirs: socket.socket) -> None:
+        theirs.sendall(b"HTTP/1.1 408 ")
+        theirs.close()
+
+    async def all_of(*ways: Callable[[socket.socket], None]) -> list[bool]:
+        return [await ended(way) for way in ways]
+
+    ways = (lambda _: None, socket.socket.close, reset, speak_and_leave)
+    assert asyncio.run(all_of(*ways)) == [False, True, True, False]
+
+
 def test_an_address_that_never_answers_keeps_nobody_from_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     """A host may have an IPv6 address that leads nowhere from here, or a machine that is gone still has its name."""
     with socket.socket() as silent:
@@ -217,6 +253,77 @@ def test_an_address_that_never_answers_keeps_nobody_from_the_others(monkeypatch:
         for each in crowd:
             each.close()
     assert tried == ["127.0.0.2", "127.0.0.1", "127.0.0.1"], "the second time it is known"
+
+
+class _Names:
+    """A name server and its hosts, by address: each is reached, refuses, or never answers."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, port: int) -> None:
+        self.named = ""
+        self.hosts: dict[str, str] = {}
+        self.tried: list[tuple[str, float]] = []
+        self._loop, self._port = asyncio.get_running_loop(), port
+        self._connect = self._loop.sock_connect
+        monkeypatch.setattr(self._loop, "getaddrinfo", self._look_up)
+        monkeypatch.setattr(self._loop, "sock_connect", self._reach)
+
+    async def _look_up(self, *_: object, **__: object) -> list[Any]:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 0, "", (name, self._port)) for name in self.named]
+
+    async def _reach(self, reached: socket.socket, address: Any) -> None:
+        self.tried.append((address[0], self._loop.time()))
+        host = self.hosts.get(address[0])
+        if host == "refuses":
+            raise ConnectionRefusedError
+        if host == "silent":
+            await asyncio.Event().wait()
+        await self._connect(reached, ("127.0.0.1", self._port))
+
+
+@pytest.mark.parametrize(
+    ("hosts", "began"),
+    [
+        (["silent"] * 3, [0, 2, 4]),
+        (["refuses", "silent", "silent"], [0, 0, 3]),
+        (["silent", "refuses", "silent"], [0, 2, 2]),
+    ],
+)
+def test_each_address_of_a_host_has_an_equal_share_of_the_time_that_is_left(
+    monkeypatch: pytest.MonkeyPatch, hosts: list[str], began: list[float]
+) -> None:
+    async def use(client: Client, served: Served) -> Reply:
+        names = _Names(monkeypatch, served.port)
+        names.named, names.hosts = "abc", dict(zip("abc", hosts, strict=True))
+        at = asyncio.get_running_loop().time()
+        reply = await send(client)
+        assert names.tried == list(zip("abc", [at + secs for secs in began], strict=True))
+        return reply
+
+    reply = talk(answer(OK), use, connect_secs=6.0, loop_factory=Leaping)
+
+    assert (reply.kind, reply.trouble) == ("not_sent", "connect_timeout")
+
+
+def test_addresses_that_could_not_be_reached_come_last_until_they_were_or_the_name_was_without_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def use(client: Client, served: Served) -> list[str]:
+        names, orders = _Names(monkeypatch, served.port), list[str]()
+        for named, away in [
+            ("ab", "a"),
+            ("ab", ""),
+            ("ab", "b"),  # only a is left, and is as good as ever
+            ("ba", ""),
+            ("a", ""),
+            ("ba", ""),
+        ]:
+            names.named, names.hosts, names.tried = named, dict.fromkeys(away, "refuses"), []
+            assert (await send(client)).ok
+            transport_of(client)._idle.pop().abort()
+            orders.append("".join(name for name, _ in names.tried))
+        return orders
+
+    assert talk(answer(OK), use) == ["ab", "b", "ba", "a", "a", "b"]
 
 
 def test_connections_that_are_made_at_the_same_time_ask_for_the_address_once(monkeypatch: pytest.MonkeyPatch) -> None:

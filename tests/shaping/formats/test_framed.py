@@ -7,7 +7,7 @@ import sys
 import tempfile
 import time
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from io import BytesIO
@@ -39,7 +39,8 @@ from connector.config.formats import FormatSettings
 from connector.core.chunks import Headers
 from connector.core.reasons import REASONS
 from connector.shaping.decoded import FormatAwayError
-from connector.shaping.formats import SchemaRegistry, decoder_for, protobuf
+from connector.shaping.formats import SchemaRegistry, decoder_for, framed, protobuf
+from connector.shaping.formats.schemas import Schema as RegisteredSchema
 from tests.kit.registries import Apicurio, MakeRegistry, TinyRegistry
 from tests.shaping.formats.making import SMS, SMS_JSON, SMS_PROTO, chunk, decode, frame, reasons, registry
 
@@ -678,6 +679,26 @@ def test_what_is_filled_in_within_what_may_be_null_or_is_in_a_map_has_its_form_a
     inner = {"n": 5, "raw": "/w=="}
     assert decoded.bad == {}
     assert decoded.values == [{"maybe": inner, "named": {"a": inner}}, {"named": {}}]
+
+
+def test_of_very_many_schemas_the_readers_that_were_not_needed_for_longest_are_dropped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Compiling takes long, and what was compiled much memory; a chunk may have more schemas than are kept."""
+    monkeypatch.setattr(framed, "MAX_READS", 2)
+    asking, compiled = create_autospec(SchemaRegistry, instance=True), list[str]()
+    asking.find.side_effect = lambda keys: {key: RegisteredSchema("AVRO", f"schema {key}") for key in keys}
+
+    def compile_schema(schema: RegisteredSchema, _indexes: tuple[int, ...]) -> Callable[[bytes, int], str]:
+        compiled.append(schema.text[-1])
+        return lambda _value, _start: schema.text
+
+    decoder = framed.FramedDecoder("AVRO", asking, compile_schema)
+    for numbers in ([1], [2], [1], [3], [1, 3], [2], [1, 2, 3]):
+        decoded = decoder.decode(chunk([frame(number, b"") for number in numbers]))
+        assert (decoded.values, decoded.bad) == ([f"schema {number}" for number in numbers], {})
+
+    assert "".join(compiled) == "12321"
 
 
 # ------------------------------------------------------------------ schemas in headers
