@@ -312,7 +312,7 @@ class Ticker:
                 return False
 
     def _handle_cause(self, tick: Tick, error: KafkaTroubleError) -> None:
-        if isinstance(error, RetriableError) or error.timed_out or error.code == "LOCAL":
+        if error.timed_out or error.code == "LOCAL":
             self._halve()
         if error.too_large:
             self._outputs.were_refused(self._batch_bytes, now=now())

@@ -941,6 +941,20 @@ def test_only_what_brokers_were_too_slow_for_makes_ticks_smaller(
     assert outputs.were_refused.called is (error is _too_large)
 
 
+@pytest.mark.parametrize("call", ["begin", "write"])
+def test_brokers_that_cannot_be_reached_before_the_commit_do_not_make_ticks_smaller(call: str) -> None:
+    """They were not too slow for this one; and nothing is committed, so the tick is taken back."""
+    bench, producer, away = Bench(), Producer(), RetriableError(KafkaError(KafkaError._TRANSPORT))
+    setattr(producer, call, lambda *_, **__: (_ for _ in ()).throw(away))
+    bench.state.flow.limits = replace(bench.state.flow.limits, max_tick_records=40)
+    bench.read([b"{"])
+
+    _by_hand(bench, [producer, Producer()])._tick()
+
+    assert bench.state.flow.limits.max_tick_records == 40
+    assert (bench.state.counts.ticks_aborted, len(bench.state.flow.finished)) == (1, 1)
+
+
 def test_after_trouble_ticks_wait_ever_longer_and_no_longer_than_two_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     """Until one commits."""
     waits, at, producer, bench = list[float](), now(), Producer(_refused()), Bench()
