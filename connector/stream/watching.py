@@ -67,8 +67,8 @@ class Watch:
         self._watchdog = Watchdog(stalled_secs)
         self._asked: dict[Partition, Wait] = {}
         self._queued: set[Partition] = set()
-        """Partitions whose leaders were not queried yet because of `ASKED_AT_ONCE`: they do not count as standing
-        still."""
+        """Partitions whose leaders have to wait because of `ASKED_AT_ONCE`: they do not count as standing still before
+        the first answer."""
         self._ends: dict[Partition, int] = {}
         """The readable end according to the leader, for partitions of which no fetch has reported one yet."""
         self._ask_at = 0.0
@@ -101,9 +101,8 @@ class Watch:
         self._log_full(full, at)
         unread = [p for p, wait in waits.items() if p is not None and wait.waits_for in {"fetch", *_LEADERS_SAY}]
         there = set(unread)
-        self._queued &= there
         self._asked = {p: answer for p, answer in self._asked.items() if p in there}
-        self._ends = {p: end for p, end in self._ends.items() if p in self._asked or p in waits}
+        self._ends = {p: end for p, end in self._ends.items() if p in waits}
         if self._asking is not None and self._asking.done():
             asked, self._asking = self._asking, None
             asked.result()  # raises its error, which would be lost otherwise
@@ -112,7 +111,7 @@ class Watch:
             # Queried partitions go to the end, so that all have their turn.
             turns = {p: turn for turn, p in enumerate(self._asked)}
             unread.sort(key=lambda p: turns.get(p, -1))
-            self._queued = {p for p in unread[ASKED_AT_ONCE:] if p not in turns}
+            self._queued = set(unread[ASKED_AT_ONCE:])
             self._asking = asyncio.get_running_loop().create_task(self._ask(unread[:ASKED_AT_ONCE]))
 
     def _positions(self) -> dict[Partition | None, Position]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -28,6 +29,7 @@ from connector.stream.reader import Reader
 from connector.stream.state import KafkaTrouble, State
 from connector.stream.watching import Watch
 from tests.core.making import A, B, batch, chunk
+from tests.kit.patience import PATIENCE_SECS
 from tests.stream.making import make_state
 
 LIMIT: Final = 100.0
@@ -122,7 +124,9 @@ def test_records_that_do_not_come_although_the_leader_has_them() -> None:
         watched.pass_secs(30)
 
     assert watched.seen() == [("alpha:0", "fetch", False)]
-    assert watched.watch.status()[0]["since"] == pytest.approx(time.time(), abs=60)
+    began, unix = watched.watch.standstills[0].since, time.time() - now()
+    assert watched.watch.status()[0]["since"] == pytest.approx(unix + began, abs=3)
+    assert began == watched.at - LIMIT - 20, "since it was first seen, when nothing of it was known to have moved"
     assert [line["event"] for line in logs] == ["stream stands still"], "told once"
     assert not watched.is_alive
     watched.reader.positions[A] = Position(1, 9)
@@ -371,6 +375,7 @@ def test_a_pause_of_the_platform_and_a_retry_that_is_due_later_are_known() -> No
     watched.state.paused_until = watched.at + 200
     watched.pass_secs(100)
     assert watched.seen() == [("alpha:0", "pause", True)]
+    assert watched.watch.status()[0]["detail"] == "the platform asked for a pause of 100 s more"
 
     watched.pass_secs(600)
 
@@ -389,6 +394,18 @@ def test_a_partition_without_room_waits_for_the_one_that_uses_it() -> None:
     watched.pass_secs(300)
 
     assert watched.seen() == [("alpha:0", "retry", False), ("beta:1", "room", False)]
+
+
+def test_that_leaders_were_not_asked_yet_does_not_explain_why_there_is_no_room() -> None:
+    partitions = [Partition("many", number) for number in range(40)]
+    watched = _Watched(*partitions)
+    watched.pass_secs(40)
+    assert 0 < len(watched.asked) < 40, "the others are to be asked next"
+
+    watched.reader.has_room = False
+    watched.pass_secs(int(LIMIT) + 10)
+
+    assert {(wait, known) for _, wait, known in watched.seen()} == {("room", False)}
 
 
 def test_a_record_without_room_in_the_metadata_is_not_waiting_for_its_turn() -> None:
@@ -570,44 +587,72 @@ def test_health_names_the_stream_the_place_and_what_it_waits_for() -> None:
     assert health_of(cast("Any", SimpleNamespace(streams=[sound]))) == (True, {"status": "alive"})
 
 
-def test_a_watch_that_ended_has_seen_nothing() -> None:
-    """A stream that drains or has failed is not reported as standing still as well."""
-    watched = _Watched(A)
-    watched.pass_secs(int(LIMIT) + 10)
+def test_a_watch_looks_again_and_again_until_it_ends_and_then_has_seen_nothing_and_asks_nobody(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A stream that drains or has failed is not reported as standing still as well, and its consumer is closed."""
+    watched, asked, answered = _Watched(A, B), threading.Event(), threading.Event()
+    ask = watched.watch._readable_end
 
-    async def start_and_end() -> None:
+    def slowly(partition: Partition, secs: float) -> int:
+        if len(watched.asked) == 2:  # both were asked before
+            asked.set()
+            assert answered.wait(PATIENCE_SECS)
+        return ask(partition, secs)
+
+    async def until_next(_secs: float) -> None:
+        watched.at += 10
+        watched.reader.turns += 1
+        await asyncio.sleep(0.001)
+
+    async def run() -> None:
         running = asyncio.get_running_loop().create_task(watched.watch.run())
-        await asyncio.sleep(0)
+        assert await asyncio.to_thread(asked.wait, PATIENCE_SECS)
+        while not watched.watch.status():  # noqa: ASYNC110 (nothing is set when it stands still)
+            await asyncio.sleep(0.001)
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
             await running
+        answered.set()
+        assert watched.watch._asking is not None
+        await asyncio.wait([watched.watch._asking])
 
-    assert not watched.is_alive
-    asyncio.run(start_and_end())
-
-    assert watched.is_alive
+    monkeypatch.setattr("connector.stream.watching.until_next", until_next)
+    monkeypatch.setattr("connector.stream.watching.now", lambda: watched.at)
+    watched.watch._readable_end = slowly
     assert watched.watch.status() == []
+
+    asyncio.run(run())
+
+    assert watched.watch.status() == []
+    assert len(watched.asked) == 3, "the one that was being asked, and none after it"
 
 
 # ------------------------------------------------------------------ lists that wait for their pace
 
 
-@pytest.mark.parametrize(("per_minute", "known"), [(0.2, True), (60, False)])
+@pytest.mark.parametrize("per_minute", [0.5, 2, 60])
 def test_a_record_that_waits_for_the_pace_of_its_list_is_known_to_until_its_time_is_long_past(
-    per_minute: float, known: bool
+    per_minute: float,
 ) -> None:
     """Nothing lets a list proceed here, as with a mistake of ours."""
     watched = _Watched(A)
-    _pace(watched.state, Pace(per_minute))
+    pacer = _pace(watched.state, Pace(per_minute))
     piece = chunk(A, range(10))
     watched.state.flow.intake(piece)
     watched.state.admission.take([("+18005551234", chunk(B, range(5)))], now=watched.at)
     watched.state.admission.take([("+18005551234", piece)], now=watched.at)
+    due, began = pacer.waits_until(lambda _: True), watched.at
+    assert due is not None
 
-    watched.pass_secs(2 * int(LIMIT) + 10)
+    known: list[bool] = []
+    while watched.is_alive:
+        watched.pass_secs(10)
+        known += [is_known for _, waits_for, is_known in watched.seen() if waits_for == "pace"]
 
-    assert watched.seen() == [("alpha:0", "pace", known)]
-    assert watched.is_alive == known
+    long_past = max(due + LIMIT / 2, began)
+    assert watched.at == pytest.approx(long_past + LIMIT, abs=10), "a look is every ten seconds"
+    assert known == [*[True] * (len(known) - 1), False]
 
 
 def test_a_record_waits_for_the_pace_of_its_own_list() -> None:
