@@ -360,8 +360,9 @@ NEVER: Final = RetryPolicy(5, base_secs=1_000.0, max_secs=1_000.0, retry_after_m
         (401, None, b""),
         (403, None, b"<html>no</html>"),
         (200, None, b'{"queued_count":0,"error_count":1,"errors":[{"index":0,"code":"provider_error"}]}'),
+        (400, None, b'{"error":"later","code":"provider_error"}'),
     ],
-    ids=["not sent", "500", "503", "429", "401", "firewall", "code"],
+    ids=["not sent", "500", "503", "429", "401", "firewall", "code", "code of the request"],
 )
 def test_what_was_not_taken_is_not_in_doubt_and_waits_before_it_is_posted_again(
     word: tuple[int, str | None, bytes] | Reply,
@@ -396,27 +397,42 @@ def test_requests_to_wait_are_logged_at_intervals() -> None:
     assert [(entry["status"], entry["requests"], entry["log_level"]) for entry in told] == [(429, 1, "warning")]
 
 
-def test_once_nothing_passes_all_wait_for_the_longest_requested_time() -> None:
+@pytest.mark.parametrize("told", [True, False])
+def test_once_nothing_passes_all_wait_for_the_longest_requested_time_and_fewer_start(told: bool) -> None:
+    """Where no time is named, each batch waits for itself."""
     bench = Bench(batch_records=1, failures=1, waits=replace(NEVER, base_secs=0.005))
     state = bench.state
     state.limit = ConcurrencyLimit(ConcurrencyPolicy(2, 8))
+    words = [(429, "900" if told else None, b""), (429, "1" if told else None, b"")]
 
-    deliver(bench, Liar([(429, "900", b""), (429, "1", b"")]), ["one", "two"], until=lambda: state.flow.waiting == 2)
+    deliver(bench, Liar(words), ["one", "two"], until=lambda: state.counts.requests == 2)
 
-    assert state.paused_until > now() + 800
-    assert state.slots(now()) == 0
+    assert (state.paused_until > now() + 800, state.slots(now()) == 0) == (told, told)
+    assert state.paused_until == 0 or told
+    assert (state.limit.moved, state.limit.limit < 8) == ("trouble", True)
 
 
-def test_a_record_that_the_platform_refuses_shows_that_it_works() -> None:
+@pytest.mark.parametrize(
+    ("refusal", "works"),
+    [
+        ((400, None, b'{"error":"no such number","code":"invalid_phone"}'), True),
+        ((413, None, b'{"error":"too large","code":"payload_too_large"}'), True),
+        ((413, None, b"<html>Request Entity Too Large</html>"), False),
+    ],
+)
+def test_a_record_that_the_platform_refuses_shows_that_it_works_and_is_not_posted_again(
+    refusal: tuple[int, str | None, bytes], works: bool
+) -> None:
+    """A page of something in front of the platform ends no hold: it says nothing about what is behind it."""
     bench = Bench(batch_records=1)
     state = bench.state
     state.gate.refused(0, "unauthorized", now=0.0, detail="")
     state.gate.probed(ok=True, now=0.0)
-    refused = (400, None, b'{"error":"no such number","code":"invalid_phone"}')
 
-    deliver(bench, Liar([refused]), ["refused", "well"], until=lambda: state.counts.requests == 1)
+    deliver(bench, Liar([refusal]), ["refused", "well"], until=lambda: state.counts.requests == 1)
 
-    assert (state.gate.state, state.gate.hold) == ("closed", None)
+    assert (state.gate.state, state.gate.hold is None) == (("closed", True) if works else ("half_open", False))
+    assert (len(state.flow.finished), state.flow.waiting) == (1, 0)
 
 
 def failed(*indices: int, code: str = "provider_error", count: int | None = None, of: int) -> bytes:
@@ -580,7 +596,7 @@ def test_a_batch_that_is_too_large_makes_no_batches_smaller_than_one_that_was_ta
 @pytest.mark.parametrize(
     "word", [Reply("lost", trouble="reset"), (200, None, failed(0, code="invalid_phone", count=3, of=5))]
 )
-def test_what_may_have_been_taken_stays_listed_as_in_flight_as_long_as_it_has_no_result(
+def test_what_may_have_been_taken_stays_listed_as_in_flight_as_long_as_it_has_no_result_and_waits(
     word: tuple[int, str | None, bytes] | Reply, in_doubt: Literal["resend", "hold"]
 ) -> None:
     """After a crash, the next owner would post it as if it was new."""
@@ -592,6 +608,40 @@ def test_what_may_have_been_taken_stays_listed_as_in_flight_as_long_as_it_has_no
     in_doubt_now = state.flow.partitions[PARTITION].in_flight()
     assert {offset for offset in range(5) if offset in in_doubt_now} >= {1, 2, 3, 4}
     assert not state.flow.active
+    assert [at > now() + 500 for at, _ in state.flow.queue.retries()] == [True] * (in_doubt == "resend")
+
+
+@pytest.mark.parametrize("in_doubt", ["dead_letter", "resend", "hold"])
+@pytest.mark.parametrize(
+    "word",
+    [
+        Reply("lost", trouble="reset"),
+        Reply("not_sent", trouble="connect"),
+        (200, None, failed(0, code="invalid_phone", count=3, of=5)),
+        (200, None, failed(0, 2, of=5)),
+        (200, None, failed(*range(5), count=5, of=5)),
+        (400, None, b'{"error":"no","code":"invalid_phone"}'),
+        (413, None, b""),
+        (500, None, b""),
+    ],
+)
+def test_what_is_not_answered_stays_listed_as_in_flight_whatever_is_said_of_others_of_its_partition(
+    word: tuple[int, str | None, bytes] | Reply, in_doubt: Literal["dead_letter", "resend", "hold"]
+) -> None:
+    bench, turns = Bench(in_doubt=in_doubt), itertools.count()
+
+    class Stuck(Liar):
+        async def post(self, operation: Operation, batch: Batch, *, before: float) -> Reply:
+            """Never answer the first batch."""
+            if batch.chunks[0].offsets[0] == 0:
+                await asyncio.Event().wait()
+            return await super().post(operation, batch, before=before)
+
+    deliver(bench, Stuck([word]), ["text"] * 10, until=lambda: bench.state.counts.requests > 0 and next(turns) > 5)
+
+    listed = bench.state.flow.partitions[PARTITION].in_flight()
+    assert [offset in listed for offset in range(5)] == [True] * 5
+    assert bench.results().keys().isdisjoint(range(5))
 
 
 def test_an_answer_that_is_lost_after_its_partition_went_away_holds_nothing() -> None:
