@@ -42,7 +42,9 @@ def test_a_hold_that_a_probe_ends_stays_when_a_pause_ends() -> None:
     assert state.slots(3.0) == 0
 
     state.gate.refused(1, "unauthorized", now=4.0, detail="401")
+    assert not state.gate.probe_due(now=4.0)
     with state.changed:
         state.resume()
 
     assert [hold.reason for hold in state.holds()] == ["unauthorized"]
+    assert state.gate.probe_due(now=4.0), "at once, instead of when it would have been"

@@ -403,9 +403,14 @@ def test_once_nothing_passes_all_wait_for_the_longest_requested_time_and_fewer_s
     bench = Bench(batch_records=1, failures=1, waits=replace(NEVER, base_secs=0.005))
     state = bench.state
     state.limit = ConcurrencyLimit(ConcurrencyPolicy(2, 8))
-    words = [(429, "900" if told else None, b""), (429, "1" if told else None, b"")]
+    first, second = ("900", "1") if told else (None, None)
 
-    deliver(bench, Liar(words), ["one", "two"], until=lambda: state.counts.requests == 2)
+    deliver(
+        bench,
+        Liar([(429, first, b""), (429, second, b"")]),
+        ["one", "two"],
+        until=lambda: state.counts.requests == 2,
+    )
 
     assert (state.paused_until > now() + 800, state.slots(now()) == 0) == (told, told)
     assert state.paused_until == 0 or told
@@ -432,6 +437,7 @@ def test_a_record_that_the_platform_refuses_shows_that_it_works_and_is_not_poste
     deliver(bench, Liar([refusal]), ["refused", "well"], until=lambda: state.counts.requests == 1)
 
     assert (state.gate.state, state.gate.hold is None) == (("closed", True) if works else ("half_open", False))
+    assert (state.limit.moved == "restart") is works, "after a hold, load begins low again"
     assert (len(state.flow.finished), state.flow.waiting) == (1, 0)
 
 

@@ -2,14 +2,18 @@
 
 import itertools
 import random
+import threading
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from connector.core.breaker import Hold
 from connector.core.chunks import Chunk, Partition
+from connector.core.concurrency import ConcurrencyLimit, ConcurrencyPolicy
 from connector.core.flow import Flow
 from connector.core.ordering import KeyQueues
 from connector.core.pacing import Pace, Pacer
@@ -19,6 +23,7 @@ from connector.core.storm import StormGuard, StormPolicy
 from connector.core.verdicts import QUEUED, Verdict, Verdicts
 from connector.stream.state import State
 from tests.core.making import A, B, batch, chunk
+from tests.kit.patience import PATIENCE_SECS
 from tests.stream.making import make_state
 
 
@@ -219,10 +224,14 @@ def test_a_storm_holds_back_only_its_own_dead_letters_until_a_resume(
     assert to_be_written() == {"a": 3, "b": 6}
     assert ([hold.reason for hold in state.holds()], state.holds()) == (["storm:a"], told)
     assert (state.gate.state, state.may_read, state.slots(at)) == ("open", False, 0)
+    assert {failure["reason"]: failure["count"] for failure in state.failures.status(str)} == {"a": 6, "b": 6}
+    held_back = sum(item.bytes for item in state.quarantine)
+    assert state.held_bytes == state.flow.held_bytes + held_back > state.flow.held_bytes
 
     with state.changed:
         state.resume()
     assert (kept(), to_be_written()) == ([], {"a": 6, "b": 6})
+    assert state.held_bytes == state.flow.held_bytes
     assert (state.holds(), state.may_read, state.gate.state) == ([], True, "closed")
     for _ in range(3):  # each within a minute of the one before
         at += 50
@@ -241,17 +250,32 @@ def test_a_storm_holds_back_only_its_own_dead_letters_until_a_resume(
     assert [hold.reason for hold in told] == ["storm:a", "storm:b", "storm:a", "storm:b"]
 
 
-def test_a_partition_that_is_held_is_reported_once_and_with_its_name() -> None:
-    state, told = make_state(), list[Hold]()
+def test_a_partition_that_is_held_is_reported_once_with_its_name_and_nothing_of_it_is_kept() -> None:
+    """It is read again once it is resumed; what waits for that would use up the room of all others."""
+    last = Partition("last", 0)
+    state, alone, told = _waiting(A, last, B), _waiting(last), list[Hold]()
     state.on_hold = told.append
     for partition in (A, B, A):
         state.hold_partition(partition, "in_doubt", "why")
+
+    assert [piece.partition for ready in state.flow.ready for piece in ready.chunks] == [last]
+    assert (state.batcher.open_records, state.held_bytes) == (alone.batcher.open_records, alone.held_bytes)
 
     assert [(hold.reason, hold.detail, hold.ends) for hold in told] == [
         ("in_doubt", f"{A}: why", "operator"),
         ("in_doubt", f"{B}: why", "operator"),
     ]
     assert (state.partition_holds, state.holds()) == (dict(zip((A, B), told, strict=True)), [])
+
+
+def _waiting(*partitions: Partition) -> State:
+    """Return a state in which some records of each partition are ready, and some in an open batch."""
+    state = make_state()
+    for partition in partitions:
+        state.flow.assign(partition, 1, Progress(0))
+        state.flow.add_ready([batch(chunk(partition, range(5)))])
+        state.batcher.add(None, chunk(partition, range(5, 10)), now=0.0)
+    return state
 
 
 @pytest.mark.parametrize("what", ["kafka_hold", "shaping_hold", "paused", "draining", "gate"])
@@ -266,6 +290,107 @@ def test_nothing_is_read_while_anything_holds_the_stream(what: str) -> None:
 
     assert free == (True, True)
     assert (state.may_read, state.slots(1.0) > 0) == (False, what == "shaping_hold")
+
+
+@pytest.mark.parametrize(("bad", "detail"), [(5, None), (6, "too large a share of records end as a: 12 of 40 lately")])
+def test_what_fails_before_it_is_posted_is_a_storm_by_its_share_of_what_was_checked(
+    bad: int, detail: str | None
+) -> None:
+    """Not of what was answered, which is behind by all that waits to be posted."""
+    state, offsets = make_state(), itertools.count()
+    state.storm = StormGuard(StormPolicy(0.25, 10, 10_000.0))
+    state.flow.assign(A, 1, Progress(0))
+
+    def read(count: int) -> Chunk:
+        piece = chunk(offsets=list(itertools.islice(offsets, count)))
+        state.flow.intake(piece)
+        return piece
+
+    with state.changed:
+        for _ in range(2):
+            state.settle(Finished((read(100),), Verdicts(QUEUED)))
+            read(10)
+            state.checked(10, None)
+            state.checked(10, Finished((read(10).slice(0, bad),), Verdicts(Verdict("dead_letter", "a"))))
+
+    assert [hold.detail for hold in state.storms.values()] == ([] if detail is None else [detail])
+
+
+def test_whoever_waits_for_something_to_tick_is_woken_by_what_gives_it() -> None:
+    """The ticker would notice a second later."""
+    state = make_state()
+    state.flow.assign(A, 1, Progress(0))
+    gives: list[Callable[[], None]] = [
+        lambda: state.queue([batch(chunk())]),
+        state.resume,
+    ]
+    for give in gives:
+        waiting, woken = threading.Event(), list[bool]()
+
+        def wait(waiting: threading.Event, woken: list[bool]) -> None:
+            with state.changed:
+                waiting.set()
+                woken.append(state.changed.wait(PATIENCE_SECS))
+
+        thread = threading.Thread(target=wait, args=(waiting, woken))
+        thread.start()
+        assert waiting.wait(PATIENCE_SECS)
+        with state.changed:
+            give()
+        thread.join(PATIENCE_SECS)
+        assert woken == [True]
+
+
+@pytest.mark.parametrize("writing", [True, False])
+def test_reading_waits_for_results_that_are_being_written_once_half_of_the_requests_have_a_batch(writing: bool) -> None:
+    """Both need the interpreter lock; with less that is ready, requests would be left without a batch."""
+    state = make_state()
+    state.flow.assign(A, 1, Progress(0))
+    state.writing = writing
+
+    waits = []
+    for number in range(state.limit.limit):
+        waits.append(state.should_yield)
+        state.flow.add_ready([batch(chunk(offsets=[number]))])
+
+    half = state.limit.limit // 2
+    assert waits == [False] * half + [writing] * half
+
+
+@given(
+    limit=st.integers(1, 4),
+    most=st.integers(1, 12),
+    active=st.lists(st.integers(1, 4), max_size=4),
+    ready=st.lists(st.integers(1, 4), max_size=6),
+)
+def test_a_stream_is_saturated_if_and_only_if_a_tick_leaves_something_ready(
+    limit: int, most: int, active: list[int], ready: list[int]
+) -> None:
+    """Only then do ticks wait for the delivery of results before they choose what starts."""
+    state, offsets = make_state(), itertools.count()
+    state.limit = ConcurrencyLimit(ConcurrencyPolicy(1, limit, start=limit))
+    state.flow = Flow(replace(state.flow.limits, max_in_flight_records=most))
+    state.flow.assign(A, 1, Progress(0))
+
+    def add(sizes: list[int]) -> None:
+        for size in sizes:
+            piece = chunk(offsets=list(itertools.islice(offsets, size)))
+            state.flow.intake(piece)
+            state.flow.add_ready([batch(piece)])
+
+    def tick() -> None:
+        tick = state.flow.plan(now=1.0, slots=state.slots(1.0))
+        if tick is not None:
+            state.flow.committed(tick)
+
+    add([size for size in active if size <= most])
+    tick()
+    state.flow.ready.clear()
+    add([size for size in ready if size <= most])
+    saturated = state.is_saturated(1.0)
+    tick()
+
+    assert saturated == bool(state.flow.ready)
 
 
 @pytest.mark.parametrize("within", [True, False])

@@ -1,0 +1,201 @@
+"""What an operator decides about a stream, how it stops, and how it fails."""
+
+import asyncio
+from dataclasses import fields
+from typing import Any, Final
+from unittest.mock import Mock
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from structlog.testing import capture_logs
+
+from connector.clock import now
+from connector.config.settings import Settings
+from connector.core.breaker import Hold
+from connector.core.chunks import Partition
+from connector.core.progress import Progress
+from connector.stream.holds import CHOICES, Decision, HoldSeen
+from connector.stream.reader import Reader
+from connector.stream.sender import Sender
+from connector.stream.stream import Stream
+from connector.stream.tick import Ticker
+from connector.stream.troubles import Troubles
+from tests.core.making import A, B, C
+from tests.kit.patience import PATIENCE_SECS
+from tests.kit.world import KEY
+from tests.stream.making import make_stream
+
+SETTINGS: Final = Settings.model_validate(
+    {
+        "kafka": {"bootstrap_servers": "127.0.0.1:1"},
+        "trackly": {"api_key": KEY},
+        "streams": [
+            {
+                "name": "sends",
+                "topics": ["source"],
+                "operation": "send",
+                "list_number": "+18005551234",
+                "outcomes": {"topic": "outcomes"},
+                "dead_letters": {"topic": "dead-letters"},
+            }
+        ],
+    }
+)
+REASONS: Final = [*CHOICES, "records_missing"]
+BY_PROBE: Final = {"kafka": "topic_missing", "outage": "unauthorized"}
+
+
+def _stream(failed: list[BaseException] | None = None) -> tuple[Stream, Any]:
+    """Return a stream that has started, and its reader, ticker and sender, which do nothing."""
+    stream = make_stream(SETTINGS, "worker-0", ([] if failed is None else failed).append)
+    reader = Mock(spec=Reader, left=0, lag=None, in_group=True, partitions=[])
+    reader.troubles = Mock(spec=Troubles, refused=None)
+    stream._reader, stream.state_name = reader, "running"
+    stream._ticker, stream._sender = Mock(spec=Ticker), Mock(spec=Sender)
+    return stream, reader
+
+
+@given(
+    of_stream=st.sets(st.sampled_from(["paused", "kafka", "outage", "storm"])),
+    of_partitions=st.dictionaries(st.sampled_from([A, B, C]), st.sampled_from(REASONS)),
+    about=st.frozensets(st.sampled_from([A, B, C])),
+    choices=st.fixed_dictionaries({}, optional={reason: st.just(CHOICES[reason][0]) for reason in CHOICES}),
+)
+def test_a_decision_ends_all_holds_that_it_is_about_or_changes_nothing_if_one_of_them_needs_another_decision(
+    of_stream: set[str], of_partitions: dict[Partition, str], about: frozenset[Partition], choices: dict[str, Any]
+) -> None:
+    """A decision about partitions leaves the stream's own holds; a hold that ends by a probe is probed at once."""
+    stream, reader = _stream()
+    state, decision = stream.state, Decision(about, **choices)
+    with state.changed:
+        if "outage" in of_stream:
+            state.gate.refused(1, "unauthorized", now=now(), detail="")
+        if "storm" in of_stream:
+            state.storms["a"] = Hold("storm:a", now(), "", "operator")
+            state.gate.stop("storm:a", now=now(), detail="")
+        if "kafka" in of_stream:
+            state.kafka_hold = Hold("topic_missing", now(), "", "probe")
+        if "paused" in of_stream:
+            stream.pause("paused by a")
+        for partition, reason in of_partitions.items():
+            state.hold_partition(partition, reason, "")
+    before = stream._holds_seen()
+    wanted = {seen for seen in before if not about or seen.partition in about}
+    undecided = {seen for seen in wanted if seen.hold.reason in CHOICES.keys() - choices.keys()}
+
+    resumed = stream.resume(decision)
+
+    assert set(resumed.undecided) == undecided
+    assert set(resumed.not_held) == about - of_partitions.keys()
+    if undecided:
+        assert (resumed.ended, resumed.probed, stream._holds_seen()) == ((), (), before)
+        assert not reader.resume.called
+        return
+    assert set(resumed.ended) == {seen for seen in wanted if seen.hold.ends == "operator"}
+    assert set(resumed.probed) == wanted - set(resumed.ended)
+    decided = {partition: decision for partition in of_partitions if not about or partition in about}
+    reader.resume.assert_called_once_with(decided)
+    left = {seen.hold.reason for seen in stream._holds_seen() if seen.partition is None}
+    if about:
+        assert left == {seen.hold.reason for seen in before if seen.partition is None}
+    else:
+        assert left == {reason for what, reason in BY_PROBE.items() if what in of_stream}
+        assert state.gate.probe_due(now=now()) is ("outage" in of_stream)
+        assert reader.troubles.ask_at_once.called
+
+
+def test_a_decision_has_a_field_for_each_choice_that_is_offered() -> None:
+    assert {field.name for field in fields(Decision)} == {"partitions", *CHOICES}
+
+
+@pytest.mark.parametrize(("in_flight", "state_name", "ends_as"), [(0, "running", "stopped"), (3, "failed", "failed")])
+def test_a_stream_that_stops_drains_then_writes_its_results_then_leaves_its_group_then_gives_up_requests(
+    in_flight: int, state_name: str, ends_as: str
+) -> None:
+    """Results need the membership, and requests that are answered by then have theirs written."""
+    stream, reader = _stream()
+    stream.state_name, order, seen = state_name, list[str](), list[str]()
+    stream.state.flow.assign(A, 1, Progress(0))
+    reader.left = in_flight
+
+    def note(step: str) -> Any:
+        def called(*_: object) -> None:
+            order.append(step)
+            seen.append(stream.state_name)
+
+        return called
+
+    ports: list[tuple[Any, str, str]] = [
+        (reader, "drain", "drain"),
+        (reader, "wait_drained", "drained"),
+        (stream._ticker, "stop", "write"),
+        (reader, "close", "leave"),
+        (stream._sender, "close", "give up"),
+    ]
+    for port, call, step in ports:
+        getattr(port, call).side_effect = note(step)
+
+    async def run() -> bool:
+        stream._loop = asyncio.get_running_loop()
+        watching = stream._begin(asyncio.sleep(PATIENCE_SECS, None))
+        stream._watching = [watching]
+        stream._monitoring = stream._begin(asyncio.sleep(PATIENCE_SECS, None))
+        clean = await stream.stop(now() + PATIENCE_SECS)
+        await asyncio.wait([watching, stream._monitoring])
+        assert watching.cancelled()
+        assert stream._monitoring.cancelled()
+        return clean
+
+    assert asyncio.run(run()) is (in_flight == 0)
+    assert order == ["drain", "drained", "write", "leave", "give up"]
+    assert set(seen) == {"failed" if ends_as == "failed" else "draining"}
+    assert (stream.state_name, stream.failed) == (ends_as, None)
+
+
+def test_a_stream_fails_once_is_reported_once_and_leaves_its_partitions_to_others() -> None:
+    told = list[BaseException]()
+    stream, reader = _stream(told)
+    errors = [ValueError(f"bug {number}, for +15550000001 with {KEY}") for number in range(2)]
+
+    async def run() -> None:
+        stream._loop = asyncio.get_running_loop()
+        for error in errors:
+            await asyncio.to_thread(stream._fail, error)
+        while not reader.close.called:  # noqa: ASYNC110 (a mock sets no event)
+            await asyncio.sleep(0.001)
+
+    with capture_logs() as logs:
+        asyncio.run(run())
+
+    assert (told, stream.failed) == (errors[:1], errors[0])
+    assert [entry["event"] for entry in logs].count("stream failed") == 1
+    assert (stream.state.slots(now()), stream.state.may_read, stream.is_ready, stream.is_held()) == (
+        0,
+        False,
+        False,
+        True,
+    )
+    shown = stream.status()["error"]
+    assert shown.startswith("ValueError: bug 0")
+    assert "+15550000001" not in shown
+    assert KEY not in shown
+
+
+def test_a_hold_is_shown_with_the_stream_while_it_runs_and_the_first_one_is_that_of_the_stream() -> None:
+    stream, _ = _stream()
+    stream.state.flow.assign(A, 1, Progress(0))
+    assert (stream.status()["state"], stream.status()["hold"], stream.is_held()) == ("running", None, False)
+
+    with stream.state.changed:
+        stream.state.hold_partition(A, "in_doubt", "")
+        stream.pause("paused by a")
+
+    status = stream.status()
+    assert (status["state"], stream.is_ready, stream.is_held()) == ("on_hold", True, True)
+    assert [(hold["reason"], hold["partition"]) for hold in status["holds"]] == [("paused", None), ("in_doubt", str(A))]
+    assert status["hold"] == status["holds"][0]
+    assert stream.holds() == [seen.hold for seen in stream._holds_seen()]
+    assert HoldSeen(stream.state.partition_holds[A], A) in stream._holds_seen()
+    stream.state_name = "draining"
+    assert stream.status()["state"] == "draining"
