@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import fields
+from types import SimpleNamespace
 from typing import Any, Final
 from unittest.mock import Mock
 
@@ -14,14 +15,16 @@ from connector.clock import now
 from connector.config.settings import Settings
 from connector.core.breaker import Hold
 from connector.core.chunks import Partition
-from connector.core.progress import Progress
+from connector.core.progress import Progress, RangeSet
+from connector.core.verdicts import QUEUED, Verdicts
 from connector.stream.holds import CHOICES, Decision, HoldSeen
 from connector.stream.reader import Reader
 from connector.stream.sender import Sender
 from connector.stream.stream import Stream
 from connector.stream.tick import Ticker
 from connector.stream.troubles import Troubles
-from tests.core.making import A, B, C
+from connector.stream.watching import Watch
+from tests.core.making import A, B, C, batch, chunk
 from tests.kit.patience import PATIENCE_SECS
 from tests.kit.world import KEY
 from tests.stream.making import make_stream
@@ -199,3 +202,53 @@ def test_a_hold_is_shown_with_the_stream_while_it_runs_and_the_first_one_is_that
     assert HoldSeen(stream.state.partition_holds[A], A) in stream._holds_seen()
     stream.state_name = "draining"
     assert stream.status()["state"] == "draining"
+
+
+def test_the_oldest_record_without_a_result_is_the_oldest_that_was_read_or_what_stands_still_for_longer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Alerts depend on it: it falls to 0 only when everything that was read has its result."""
+    (stream, _), unix, at = _stream(), 1_800_000_000.0, 1_000.0
+    state, watch = stream.state, Mock(spec=Watch)
+    watch.status.return_value, stream._watch = [], watch
+    monkeypatch.setattr("connector.stream.stream.time", SimpleNamespace(time=lambda: unix))
+
+    def age() -> float:
+        return stream.status()["oldest_unsettled_secs"]  # type: ignore[no-any-return] # ready for JSON
+
+    for partition, secs in ((A, 100), (B, 50)):
+        state.flow.assign(partition, 1, Progress(0))
+        piece = chunk(partition, range(5))
+        piece.oldest_ms = int((unix - secs) * 1_000)
+        state.flow.intake(piece)
+        state.flow.add_ready([batch(piece)])
+    assert age() == 100
+    watch.status.return_value = [{"since": unix - 200}, {"since": unix - 20}]
+    assert age() == 200
+    watch.status.return_value = []
+    ages = []
+    while (tick := state.flow.plan(now=at, slots=1)) is not None:
+        for serial, posted in state.flow.committed(tick):
+            state.finish(serial, posted.chunks, Verdicts(QUEUED), attempts=1, sent_ms=1, answered_ms=2)
+        ages.append(age())
+    assert ages == [100, 50, 0]
+    watch.status.return_value = [{"since": unix + 1}]
+    assert age() == 0, "clocks may be set"
+
+
+def test_records_in_doubt_are_those_with_a_dead_letter_and_those_that_wait_for_a_decision(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stream, _ = _stream()
+    monkeypatch.setattr("connector.stream.stream.now", lambda: 100.0)
+    for partition, listed in ((A, 3), (B, 4)):
+        stream.state.flow.assign(partition, 1, Progress(0, in_flight=RangeSet([(10, 10 + listed)])))
+    stream.state.counts.dead_letters["in_doubt"] = 5
+    stream.state.paused_until = 107.5
+
+    status = stream.status()
+
+    assert (status["in_doubt"], status["open_doubt"], status["paused_secs"]) == (12, 7, 7.5)
+    assert [each["in_doubt"] for each in status["partitions"].values()] == [3, 4]
+    stream.state.paused_until = 99.0
+    assert stream.status()["paused_secs"] == 0
