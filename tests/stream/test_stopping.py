@@ -137,6 +137,7 @@ def test_what_looks_at_a_stream_does_not_end_in_silence() -> None:
     async def run() -> Stream:
         stream = make_stream(SETTINGS, "early-0", lambda error: told.append(str(error)))
         stream._loop = asyncio.get_running_loop()
+        stream._loop.set_exception_handler(lambda _loop, context: told.append(context["message"]))
         stream._begin(asyncio.sleep(0, None))
         cancelled = stream._begin(asyncio.sleep(30, None))
         cancelled.cancel()

@@ -46,7 +46,7 @@ SETTINGS: Final = Settings.model_validate(
     }
 )
 REASONS: Final = [*CHOICES, "records_missing"]
-BY_PROBE: Final = {"kafka": "topic_missing", "outage": "unauthorized"}
+BY_PROBE: Final = {"kafka": "topic_missing", "outage": "unauthorized", "refused": "kafka_authorization"}
 
 
 def _stream(failed: list[BaseException] | None = None) -> tuple[Stream, Any]:
@@ -60,7 +60,7 @@ def _stream(failed: list[BaseException] | None = None) -> tuple[Stream, Any]:
 
 
 @given(
-    of_stream=st.sets(st.sampled_from(["paused", "kafka", "outage", "storm"])),
+    of_stream=st.sets(st.sampled_from(["paused", "storm", *BY_PROBE])),
     of_partitions=st.dictionaries(st.sampled_from([A, B, C]), st.sampled_from(REASONS)),
     about=st.frozensets(st.sampled_from([A, B, C])),
     choices=st.fixed_dictionaries({}, optional={reason: st.just(CHOICES[reason][0]) for reason in CHOICES}),
@@ -71,6 +71,8 @@ def test_a_decision_ends_all_holds_that_it_is_about_or_changes_nothing_if_one_of
     """A decision about partitions leaves the stream's own holds; a hold that ends by a probe is probed at once."""
     stream, reader = _stream()
     state, decision = stream.state, Decision(about, **choices)
+    if "refused" in of_stream:
+        reader.troubles.refused = Hold("kafka_authorization", now(), "", "probe")
     with state.changed:
         if "outage" in of_stream:
             state.gate.refused(1, "unauthorized", now=now(), detail="")
@@ -186,7 +188,8 @@ def test_a_stream_fails_once_is_reported_once_and_leaves_its_partitions_to_other
 
 
 def test_a_hold_is_shown_with_the_stream_while_it_runs_and_the_first_one_is_that_of_the_stream() -> None:
-    stream, _ = _stream()
+    stream, reader = _stream()
+    reader.lag = 5
     stream.state.flow.assign(A, 1, Progress(0))
     assert (stream.status()["state"], stream.status()["hold"], stream.is_held()) == ("running", None, False)
 
@@ -200,6 +203,9 @@ def test_a_hold_is_shown_with_the_stream_while_it_runs_and_the_first_one_is_that
     assert status["hold"] == status["holds"][0]
     assert stream.holds() == [seen.hold for seen in stream._holds_seen()]
     assert HoldSeen(stream.state.partition_holds[A], A) in stream._holds_seen()
+    assert status["lag"] == 5
+    reader.in_group = False
+    assert not stream.is_ready
     stream.state_name = "draining"
     assert stream.status()["state"] == "draining"
 
