@@ -132,19 +132,51 @@ def test_a_list_has_its_pace_while_others_have_more_than_the_platform_takes() ->
     assert state.flow.partitions[B].base <= 61 * 10 + 100
 
 
-def test_what_a_platform_keeps_waiting_is_no_flood_of_a_list_when_it_is_quick_again() -> None:
+@pytest.mark.parametrize("others", [0, 100_000])
+def test_what_a_platform_keeps_waiting_is_no_flood_of_a_list_when_it_is_quick_again(others: int) -> None:
     """Nothing is answered any more: only what fills the requests, and two lots of waiting lists, were released."""
-    there = iter(range(0, 20_000, 1_000))
+    there = {A: iter(range(0, others, 1_000)), B: iter(range(0, 8_000, 1_000))}
 
     def read(partition: Partition, _turn: int) -> Chunk | None:
-        first = next(there, None) if partition is B else None
+        first = next(there[partition], None)
         offsets = range(first, first + 1_000) if first is not None else ()
-        return replace(chunk(partition, offsets=offsets), lists=["slow"] * len(offsets)) if offsets else None
+        lists = ["fast" if partition is A else "slow"] * len(offsets)
+        return replace(chunk(partition, offsets=offsets), lists=lists) if offsets else None
 
     state = _paced(read, answered_after=1_000, until=600)
 
     assert len(state.flow.active) == state.limit.limit
-    assert sum(batch.count for batch in state.flow.ready) + state.batcher.open_records <= 2 * 50
+    assert (len(state.flow.ready) > state.limit.limit) is (others > 0)
+    ready = [name for batch in state.flow.ready for piece in batch.chunks for name in piece.lists or ()]
+    assert ready.count("slow") + state.batcher.open_records <= 2 * 50
+
+
+@pytest.mark.parametrize("why", ["busy", "paused", "unauthorized", "asked to wait", "draining"])
+def test_waiting_lists_proceed_while_all_requests_are_busy_and_not_while_nothing_may_start(why: str) -> None:
+    """What a list does not use of its pace during a hold is lost: otherwise the end of it would be a flood."""
+    state = make_state()
+    state.flow.assign(A, 1, Progress(0))
+    for number in range(state.limit.limit + 1):
+        state.flow.add_ready([batch(chunk(offsets=[number]))])
+    tick = state.flow.plan(now=1.0, slots=state.slots(1.0))
+    assert tick is not None
+    state.flow.committed(tick)
+    assert (len(state.flow.active), state.flow.queue.startable) == (state.limit.limit, 1)
+
+    with state.changed:
+        match why:
+            case "paused":
+                state.pause("paused by a")
+            case "unauthorized":
+                state.gate.refused(0, why, now=1.0, detail="")
+            case "asked to wait":
+                state.paused_until = 2.0
+            case "draining":
+                state.draining = True
+            case _:
+                pass
+
+    assert state.may_start_more(1.0) is (why == "busy")
 
 
 def test_a_list_continues_at_its_pace_although_its_partition_has_no_room_for_what_is_ready() -> None:
