@@ -3,7 +3,7 @@
 import asyncio
 from dataclasses import fields
 from types import SimpleNamespace
-from typing import Any, Final
+from typing import Any, Final, cast
 from unittest.mock import Mock
 
 import pytest
@@ -18,6 +18,7 @@ from connector.core.chunks import Partition
 from connector.core.progress import Progress, RangeSet
 from connector.core.verdicts import QUEUED, Verdicts
 from connector.stream.holds import CHOICES, Decision, HoldSeen
+from connector.stream.preparing import Preparer
 from connector.stream.reader import Reader
 from connector.stream.sender import Sender
 from connector.stream.stream import Stream
@@ -56,6 +57,7 @@ def _stream(failed: list[BaseException] | None = None) -> tuple[Stream, Any]:
     reader.troubles = Mock(spec=Troubles, refused=None)
     stream._reader, stream.state_name = reader, "running"
     stream._ticker, stream._sender = Mock(spec=Ticker), Mock(spec=Sender)
+    stream._preparer = Mock(spec=Preparer)
     return stream, reader
 
 
@@ -108,6 +110,7 @@ def test_a_decision_ends_all_holds_that_it_is_about_or_changes_nothing_if_one_of
         assert left == {reason for what, reason in BY_PROBE.items() if what in of_stream}
         assert state.gate.probe_due(now=now()) is ("outage" in of_stream)
         assert reader.troubles.ask_at_once.called
+        assert cast("Mock", stream._preparer).try_at_once.called
 
 
 def test_a_decision_has_a_field_for_each_choice_that_is_offered() -> None:
@@ -121,8 +124,8 @@ def test_a_stream_that_stops_drains_then_writes_its_results_then_leaves_its_grou
     """Results need the membership, and requests that are answered by then have theirs written."""
     stream, reader = _stream()
     stream.state_name, order, seen = state_name, list[str](), list[str]()
-    stream.state.flow.assign(A, 1, Progress(0))
-    reader.left = in_flight
+    stream.state.flow.assign(A, 1, Progress(0, in_flight=RangeSet([(5, 5 + in_flight)] if in_flight else [])))
+    reader.left = in_flight  # of other partitions
 
     def note(step: str) -> Any:
         def called(*_: object) -> None:
@@ -161,6 +164,7 @@ def test_a_stream_that_stops_drains_then_writes_its_results_then_leaves_its_grou
 def test_a_stream_fails_once_is_reported_once_and_leaves_its_partitions_to_others() -> None:
     told = list[BaseException]()
     stream, reader = _stream(told)
+    began = now()
     errors = [ValueError(f"bug {number}, for +15550000001 with {KEY}") for number in range(2)]
 
     async def run() -> None:
@@ -174,6 +178,7 @@ def test_a_stream_fails_once_is_reported_once_and_leaves_its_partitions_to_other
         asyncio.run(run())
 
     assert (told, stream.failed) == (errors[:1], errors[0])
+    assert reader.drain.call_args.args[0] >= began + 1, "what is in flight has a second"
     assert [entry["event"] for entry in logs].count("stream failed") == 1
     assert (stream.state.slots(now()), stream.state.may_read, stream.is_ready, stream.is_held()) == (
         0,
