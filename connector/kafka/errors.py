@@ -36,6 +36,10 @@ _UNANSWERED = frozenset(
     }
 )
 _TIMED_OUT = _UNANSWERED | {KafkaError.REQUEST_TIMED_OUT}
+_ENDED = frozenset({KafkaError._FATAL, KafkaError.INVALID_PRODUCER_ID_MAPPING})  # noqa: SLF001
+"""What ends a producer without the library's mark for it: `produce` names its end without, and a coordinator forgets an
+id after a week without a transaction (`transactional.id.expiration.ms`). librdkafka (2.15) calls for an abort then, and
+fails again after each."""
 _TOO_LARGE = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE})
 """For the topic, or for one of its segments."""
 _UNFIT = frozenset({KafkaError.INVALID_RECORD, KafkaError.INVALID_TIMESTAMP, KafkaError.POLICY_VIOLATION})
@@ -117,7 +121,7 @@ class FatalError(KafkaTroubleError):
 def translate(exception: KafkaException, doing: str = "") -> KafkaTroubleError:
     """Return librdkafka's exception as one of ours; `doing` says what was tried, and begins the message."""
     error: KafkaError = exception.args[0]
-    if error.fatal() or error.code() == KafkaError._FATAL:  # noqa: SLF001 (`produce` names it, without the mark)
+    if error.fatal() or error.code() in _ENDED:
         return FatalError(error, doing)
     if error.txn_requires_abort():
         return AbortableError(error, doing)

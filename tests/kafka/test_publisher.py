@@ -21,6 +21,8 @@ from connector.kafka.errors import AbortableError, FatalError, KafkaTroubleError
 from connector.kafka.publisher import PlainPublisher, TransactionalPublisher
 from connector.kafka.source import Source
 from connector.kafka.topics import Topics as AskedTopics
+from tests.conftest import MakeBroker
+from tests.kit.patience import PATIENCE_SECS
 from tests.kit.world import free_port
 
 NOWHERE: Final[dict[str, Any]] = {"bootstrap.servers": "127.0.0.1:1", "log_level": 0}
@@ -589,3 +591,35 @@ def test_a_report_of_the_last_tick_is_no_reason_for_the_next(plain: bool) -> Non
     with pytest.raises(AbortableError) as raised:
         publisher.write("outcomes", 0, key=None, value=b"{}", headers=[])
     assert raised.value.code == "_INCONSISTENT"
+
+
+def test_a_producer_that_the_brokers_have_forgotten_is_replaced(make_broker: MakeBroker) -> None:
+    """As after a week without a transaction, with Kafka's defaults; to abort and try again would never help."""
+    broker = make_broker(
+        {
+            "transactional.id.expiration.ms": "1000",
+            "transaction.remove.expired.transaction.cleanup.interval.ms": "200",
+        }
+    )
+    topic = Topics(broker.bootstrap_servers).create()
+    config: dict[str, Any] = {"bootstrap.servers": broker.bootstrap_servers, "transactional.id": topic, "log_level": 0}
+
+    def write(publisher: TransactionalPublisher) -> None:
+        publisher.begin()
+        publisher.write(topic, 0, key=None, value=b"{}", headers=[])
+        publisher.commit({}, Membership(b""), 30)
+
+    first = TransactionalPublisher(config, topic)
+    first.start(30)
+    write(first)
+    deadline = time.monotonic() + PATIENCE_SECS
+    with pytest.raises(FatalError, match="not currently assigned"):
+        while time.monotonic() < deadline:
+            time.sleep(2)
+            write(first)
+    first.close()
+
+    second = TransactionalPublisher(config, topic)
+    second.start(30)
+    write(second)
+    second.close()
