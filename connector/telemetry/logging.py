@@ -7,7 +7,9 @@ final values, including tracebacks. Tracebacks are printed without local variabl
 import json
 import logging
 import math
+import os
 import re
+import select
 import sys
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -39,6 +41,9 @@ _MAIL: Final = re.compile(rf"{_MAIL_PART}@{_MAIL_PART}")
 _HIDDEN_MAIL: Final = f"{HIDDEN}@{HIDDEN}"
 
 _LONG_NUMBER: Final = re.compile(r"(?<![0-9A-Za-z])[0-9]{10,15}(?![0-9A-Za-z])")
+
+_PATIENCE_SECS: Final = 1.0
+"""How long whoever reads the log may keep us waiting before lines are dropped."""
 
 MAX_SHOWN: Final = 500
 """Maximum length of the platform's texts when displayed."""
@@ -153,8 +158,25 @@ def _masked(text: str, *, bare: bool) -> str:
 
 def say(text: str) -> None:
     """Write to stderr, not to the log, and ignore that it cannot be written: what follows does not depend on it."""
-    with suppress(OSError):
-        sys.stderr.write(text)
+    descriptor = _descriptor(sys.stderr)
+    if descriptor is None or _takes_more(descriptor, within_secs=0):
+        with suppress(OSError):
+            sys.stderr.write(text)
+
+
+def _descriptor(stream: TextIO) -> int | None:
+    """Return what a stream writes to, None if that is memory."""
+    try:
+        return stream.fileno()
+    except (OSError, ValueError):
+        return None
+
+
+def _takes_more(descriptor: int, *, within_secs: float) -> bool:
+    """Return whether `select.PIPE_BUF` bytes can be written without blocking; also if writing would fail at once."""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLOUT)
+    return bool(poll.poll(within_secs * 1000))
 
 
 def _not_above_warning(record: logging.LogRecord) -> bool:
@@ -168,7 +190,32 @@ def _not_above_warning(record: logging.LogRecord) -> bool:
     return logging.getLogger().isEnabledFor(logging.WARNING)
 
 
-class _Handler(logging.StreamHandler[TextIO]):
+class _Unblocked:
+    """What the log is written to, if not to memory: a pipe that is full keeps nobody waiting for long.
+
+    If nobody reads the log, the streams continue, and a signal still ends the process. Lines are dropped until there is
+    room again, and are then counted in one.
+    """
+
+    def __init__(self, target: TextIO) -> None:
+        self._target = target
+        self._dropped = 0
+
+    def write(self, line: str) -> None:
+        """Write a line, or drop it; raises what writing to a descriptor does."""
+        descriptor = self._target.fileno()
+        if self._dropped and _takes_more(descriptor, within_secs=0):
+            dropped, self._dropped = self._dropped, 0
+            get_logger("log").warning("log lines dropped", count=dropped, why="nobody read the log")
+        rest = line.encode(self._target.encoding, "backslashreplace")
+        while rest:
+            if not _takes_more(descriptor, within_secs=0 if self._dropped else _PATIENCE_SECS):
+                self._dropped += 1
+                return
+            rest = rest[os.write(descriptor, rest[: select.PIPE_BUF]) :]
+
+
+class _Handler(logging.StreamHandler[_Unblocked | TextIO]):
     """The handler of this module, recognised by its type when logging is configured again."""
 
     asked_level = logging.INFO
@@ -204,7 +251,7 @@ def configure_logging(settings: LogSettings, *, stream: TextIO | None = None, wo
         wrapper_class=structlog.make_filtering_bound_logger(logging.NOTSET),
         cache_logger_on_first_use=False,  # modules keep their loggers, which must follow a change of format
     )
-    handler = _Handler(target)
+    handler = _Handler(target if _descriptor(target) is None else _Unblocked(target))
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,

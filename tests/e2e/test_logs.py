@@ -1,6 +1,8 @@
 """The log of a connector at work: its level changes while it runs, a line for each request, nothing given away."""
 
+import fcntl
 import json
+import os
 import signal
 import time
 from pathlib import Path
@@ -10,7 +12,7 @@ import pytest
 
 from connector.demo.topics import Record
 from tests.kit.patience import PATIENCE_SECS
-from tests.kit.world import KEY, Worker, World
+from tests.kit.world import KEY, Worker, World, start_worker
 
 
 def _lines(worker: Worker) -> list[dict[str, Any]]:
@@ -69,3 +71,19 @@ def test_a_signal_brings_a_line_for_each_request_and_another_ends_it(world: Worl
     assert KEY not in text
     assert "secret words" not in text
     assert "+1555" not in text.replace("+1555***", "")
+
+
+def test_a_log_that_nobody_reads_holds_up_neither_records_nor_the_end(world: World) -> None:
+    pipe = world.folder / "unread.log"
+    os.mkfifo(pipe)
+    reading = os.open(pipe, os.O_RDWR)
+    room = fcntl.fcntl(reading, fcntl.F_SETPIPE_SZ, 4096)
+    settings = world.settings({"log": {"level": "debug"}}, stream={"batch": {"max_records": 10}})
+    worker = start_worker(settings, world.folder, "unread")
+    world.workers.append(worker)
+    world.produce_sends(1_000)
+
+    assert world.settled().problems() == []
+    assert worker.stop() == 0
+    assert 0 < len(os.read(reading, 2 * room)) <= room
+    os.close(reading)

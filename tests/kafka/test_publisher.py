@@ -612,11 +612,15 @@ def test_a_producer_that_the_brokers_have_forgotten_is_replaced(make_broker: Mak
     first = TransactionalPublisher(config, topic)
     first.start(30)
     write(first)
-    deadline = time.monotonic() + PATIENCE_SECS
-    with pytest.raises(FatalError, match="not currently assigned"):
+
+    def write_until_forgotten() -> None:
+        deadline = time.monotonic() + PATIENCE_SECS
         while time.monotonic() < deadline:
             time.sleep(2)
             write(first)
+
+    with pytest.raises(FatalError, match="not currently assigned"):
+        write_until_forgotten()
     first.close()
 
     second = TransactionalPublisher(config, topic)

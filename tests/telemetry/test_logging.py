@@ -1,12 +1,15 @@
 """Logs are one line per event, whoever logs, and give away no phone number, text or secret."""
 
+import fcntl
 import io
 import json
 import logging
+import os
 import sys
 import threading
 import warnings
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any, Literal
 
 import pytest
@@ -26,6 +29,7 @@ from connector.telemetry.logging import (
     silence_client,
     toggle_debug,
 )
+from tests.kit.patience import PATIENCE_SECS
 
 SECRET = "hunter2"
 
@@ -376,3 +380,49 @@ def test_nothing_is_shown_of_what_is_nested_too_deeply_to_be_masked() -> None:
         deep = [deep]
 
     assert mask_record(deep) == HIDDEN
+
+
+@pytest.fixture
+def unread() -> Iterator[int]:
+    """Log into a small pipe, and return the end that nobody reads yet."""
+    reading, writing = os.pipe()
+    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 16_384)
+    os.set_blocking(reading, False)
+    with os.fdopen(writing, "w") as target:
+        configure_logging(LogSettings(level="info", format="json"), stream=target)
+        yield reading
+    os.close(reading)
+
+
+def test_a_log_that_nobody_reads_does_not_stop_who_logs(unread: int) -> None:
+    """What does not fit is dropped, and counted as soon as somebody reads."""
+    log = get_logger("test")
+
+    def write() -> None:
+        for number in range(200):
+            log.info("a line", number=number, filler="x" * 100)
+        log.info("a long line", filler="x" * 10_000)
+
+    writer = threading.Thread(target=write, daemon=True)
+    writer.start()
+    writer.join(PATIENCE_SECS)
+    assert not writer.is_alive()
+    kept = [json.loads(line)["number"] for line in os.read(unread, 1_000_000).splitlines()]
+    assert kept == list(range(len(kept)))
+
+    log.info("after it")
+
+    dropped, after = (json.loads(line) for line in os.read(unread, 1_000_000).splitlines())
+    assert (dropped["event"], dropped["count"]) == ("log lines dropped", 201 - len(kept))
+    assert after["event"] == "after it"
+
+
+def test_a_line_longer_than_what_a_pipe_holds_is_written_as_it_is_read(unread: int) -> None:
+    writer = threading.Thread(target=lambda: get_logger("test").info("long", filler="\u00fc" * 100_000))
+    writer.start()
+    read = b""
+    while writer.is_alive() or not read.endswith(b"\n"):
+        with suppress(BlockingIOError):
+            read += os.read(unread, 1_000_000)
+
+    assert json.loads(read)["filler"] == "\u00fc" * 100_000
