@@ -24,6 +24,8 @@ _AUTHORIZATION = frozenset(
         KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
     }
 )
+REJECTIONS = frozenset({KafkaError._AUTHENTICATION, KafkaError._SSL, KafkaError.SASL_AUTHENTICATION_FAILED})  # noqa: SLF001
+"""Causes for which a broker closes the connection, or we do: only `error_cb` and the client's log are told."""
 _FENCED = frozenset({KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH})  # noqa: SLF001
 _GONE = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION})  # noqa: SLF001
 _UNANSWERED = frozenset(
@@ -91,6 +93,8 @@ class KafkaTroubleError(Exception):
         self.code = error.name() if isinstance(error, KafkaError) else "LOCAL"
         number = error.code() if isinstance(error, KafkaError) else 0
         self.unauthorized = number in _AUTHORIZATION
+        self.rejected = number in REJECTIONS
+        """A password or a certificate is not accepted, ours or the broker's; clients read new ones when they start."""
         # A consumer that cannot continue gives the cause only as text.
         self.fenced = number in _FENCED or (number == KafkaError._FATAL and "fenced" in text)  # noqa: SLF001
         self.topic_gone = number in _GONE

@@ -29,7 +29,7 @@ from connector.core.chunks import Chunk, Partition
 from connector.kafka.call_thread import CallThread
 from connector.kafka.commits import Committed, Membership, committed_of, generation_and_member
 from connector.kafka.configs import Config
-from connector.kafka.errors import FatalError, KafkaTroubleError, translate, translating
+from connector.kafka.errors import REJECTIONS, FatalError, KafkaTroubleError, translate, translating
 from connector.kafka.leader_epochs import NO_EPOCH, LeaderEpochs
 from connector.kafka.reachability import DYNAMIC_SILENT_SECS, SILENT_SECS, is_cut_off
 from connector.kafka.replaceable_consumer import ReplaceableConsumer
@@ -146,7 +146,7 @@ class Source:
         *,
         keep_timestamps: bool = False,
     ) -> None:
-        self._config = {**config, "error_cb": lambda _: None, "throttle_cb": self._wait_throttled}
+        self._config = {**config, "error_cb": self._on_error, "throttle_cb": self._wait_throttled}
         self._shared = ReplaceableConsumer(Consumer(self._config))
         self._committer = CallThread("commit")
         self._handler = handler
@@ -173,6 +173,8 @@ class Source:
         self._member = b""
         """Its member id when partitions were assigned; empty before that and after they were lost."""
         self._was_expelled = False
+        self._rejected: KafkaError | None = None
+        """Why a broker's connection was refused since the last read: no call fails for that."""
 
     # ------------------------------------------------------------------ the reader's thread
 
@@ -191,6 +193,10 @@ class Source:
             list(topics), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
         )
 
+    def _on_error(self, error: KafkaError) -> None:
+        if error.code() in REJECTIONS:
+            self._rejected = error
+
     def read(self, count: int, timeout_secs: float) -> Read:
         """Return up to `count` records as chunks; rebalances are handled inside this call.
 
@@ -200,6 +206,9 @@ class Source:
         if self._pending_seeks:
             self._retry_seeks()
         read, messages = Read(), []
+        if self._rejected is not None:
+            read.troubles.append((None, KafkaTroubleError(self._rejected)))
+            self._rejected = None
         try:
             messages = self._consumer.consume(count, 0.0)
             if not messages and timeout_secs > 0:

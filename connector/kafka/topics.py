@@ -17,7 +17,7 @@ from confluent_kafka.cimpl import NewTopic
 from connector.config.streams import CreateTopicsSettings, naming
 from connector.core.chunks import Partition
 from connector.kafka.configs import MAX_BATCH_BYTES, Config
-from connector.kafka.errors import KafkaTroubleError, RetriableError, answer, translate
+from connector.kafka.errors import REJECTIONS, KafkaTroubleError, RetriableError, answer, translate
 
 BATCH_OVERHEAD_BYTES = 1_024
 """Upper bound of what a batch takes besides its records."""
@@ -27,9 +27,6 @@ DEFAULT_MAX_MESSAGE_BYTES = 1_048_588
 
 _CANNOT_TELL = frozenset({"_UNSUPPORTED_FEATURE", "UNSUPPORTED_VERSION"})
 """Answers of clusters that do not describe their topics; librdkafka's mock cluster does not answer at all."""
-
-_REFUSALS = frozenset({KafkaError._AUTHENTICATION, KafkaError._SSL, KafkaError.SASL_AUTHENTICATION_FAILED})  # noqa: SLF001
-"""Causes for which a broker closes the connection; otherwise only the client's log has them."""
 
 _UNFIT: Final = frozenset(
     {
@@ -140,7 +137,7 @@ class Topics:
 
     def _on_error(self, error: KafkaError) -> None:
         """Remember why a broker closed the connection: the call that waits for it only reports a timeout."""
-        if error.code() in _REFUSALS:
+        if error.code() in REJECTIONS:
             self._refused = error
 
     def facts(self, names: Iterable[str]) -> dict[str, TopicFacts | None]:

@@ -43,6 +43,11 @@ SATURATED_SECS = 0.01
 REJOIN_SECS = 5.0
 """Wait before rejoining a group that does not accept us yet."""
 
+REJECTED_SECS = 60.0
+"""How long a rejection explains what stands still: a client that is rejected again says so at least every 30 s."""
+
+REJECTED = "a password or a certificate is not accepted, and new ones are read only at a start"
+
 LONG_WAIT_SECS = 1.0
 """A shorter wait for room is not worth losing the prefetched records."""
 
@@ -271,6 +276,8 @@ class Reader:
                 self._renew(source, trouble)
                 return
             self.troubles.take(where, trouble)
+            if trouble.rejected:
+                self._state.note_trouble(trouble, for_secs=REJECTED_SECS, why=REJECTED)
 
     @property
     def _looks_up(self) -> bool:

@@ -282,7 +282,7 @@ class State:
 
     def note_trouble(self, error: KafkaTroubleError, *, for_secs: float, why: str = "") -> None:
         """Note that Kafka could not be reached, and `why`, if known; it is tried again within `for_secs`."""
-        if error.unreachable:
+        if error.unreachable or error.rejected:
             text = f"{error.code}: {error}"
             self.kafka_trouble = KafkaTrouble(f"{why} ({text})" if why else text, now() + for_secs)
 

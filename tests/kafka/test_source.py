@@ -20,6 +20,8 @@ from connector.kafka.errors import AbortableError, KafkaTroubleError
 from connector.kafka.leader_epochs import NO_EPOCH
 from connector.kafka.reachability import DYNAMIC_SILENT_SECS, SILENT_SECS
 from connector.kafka.source import SEEK_RETRY_SECS, RebalanceHandler, Source
+from tests.conftest import MakeBroker
+from tests.kit.brokers import sasl_plain
 from tests.kit.patience import PATIENCE_SECS, tell
 
 PARTITION = Partition("events", 3)
@@ -134,6 +136,30 @@ def test_a_read_that_returns_only_an_error_reports_it(consumer: Consumer, monkey
     read = tried.read(10, 0.0)
 
     assert (read.chunks, [partition for partition, _ in read.troubles]) == ([], [PARTITION])
+
+
+def test_a_read_reports_that_a_broker_rejects_the_password(make_broker: MakeBroker) -> None:
+    """No call of the library fails for that: they only time out."""
+    broker = make_broker(listeners=[sasl_plain("DOOR", {"connector": "its password"})])
+    config: dict[str, Any] = {
+        "bootstrap.servers": broker.address("DOOR"),
+        "group.id": "any",
+        "security.protocol": "sasl_plaintext",
+        "sasl.mechanism": "PLAIN",
+        "sasl.username": "connector",
+        "sasl.password": "another",
+        "log_level": 0,
+    }
+    tried = Source(config, create_autospec(RebalanceHandler, instance=True), lambda _partition: 1)
+    tried.subscribe(["events"])
+    deadline = time.monotonic() + PATIENCE_SECS
+    troubles: list[tuple[Partition | None, KafkaTroubleError]] = []
+    while not troubles and time.monotonic() < deadline:
+        troubles = tried.read(10, 0.1).troubles
+
+    assert [(partition, trouble.rejected) for partition, trouble in troubles] == [(None, True)]
+    assert "uthentication failed" in str(troubles[0][1])
+    tried.close()
 
 
 @pytest.mark.parametrize("was_there", [True, False])

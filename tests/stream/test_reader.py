@@ -1119,6 +1119,23 @@ def test_a_consumer_that_ends_is_replaced_and_ends_the_stream_when_the_next_one_
     assert (reading.source.renew.call_count, reading.state.counts.consumers_replaced) == ((1, 1) if ends else (2, 2))
 
 
+def test_a_password_that_is_not_accepted_any_more_is_what_a_stream_waits_for(reading: Reading) -> None:
+    """Calls only report that brokers do not answer."""
+    reading.begin_by_hand(PARTITION)
+    rejected = KafkaTroubleError(KafkaError(KafkaError._AUTHENTICATION, "SASL authentication error"))
+    reading.source.read.side_effect = [Read(troubles=[(None, rejected)])]
+
+    reading.reader._turn(reading.source)
+
+    trouble = reading.state.kafka_trouble
+    assert trouble is not None
+    assert trouble.text == (
+        "a password or a certificate is not accepted, and new ones are read only at a start "
+        "(_AUTHENTICATION: SASL authentication error)"
+    )
+    assert reading.reader.troubles.refused is None
+
+
 def test_a_member_of_the_newer_protocol_waits_until_the_last_of_the_classic_one_has_left_its_group(
     reading: Reading, monkeypatch: pytest.MonkeyPatch
 ) -> None:
