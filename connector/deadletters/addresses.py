@@ -40,6 +40,9 @@ class Address:
     no_event: str = ""
     """Why no event can be shaped now: the reason that the record would be a dead letter for, `filtered`,
     `schema_registry` or `value_omitted`. List and number are unknown then."""
+    names_list: bool = False
+    """Whether the record itself names its list; otherwise the present settings do, and they may have named another one
+    when it was posted."""
 
 
 class AddressBook:
@@ -74,11 +77,13 @@ class AddressBook:
             return Address(None, None, no_event)
         fields = event if isinstance(event, dict) else {}
         list_number = fields.get("list_number")
-        if not isinstance(list_number, str):
-            stream = self._streams.get(letter.stream or "")
+        stream = self._streams.get(letter.stream or "")
+        names_list = isinstance(list_number, str)
+        if not names_list:
             list_number = None if stream is None else stream.list_number
         number = next((fields[name] for name in _NUMBER_FIELDS if isinstance(fields.get(name), str)), None)
-        return Address(list_number, number)
+        is_event = stream is not None and self._shaper(stream.name) is None
+        return Address(list_number, number, names_list=names_list and is_event)
 
     def just_missed(self, letter: Letter) -> bool:
         """Return whether this is the last dead letter for which no event could be shaped."""

@@ -31,7 +31,7 @@ WHY: Final[Mapping[str, str]] = {
     "superseded": "was sent again and failed again; the later dead letter replaces it",
     "in_doubt": "the platform may have it; `--include in_doubt` sends it anyway",
     "still_in_doubt": "the evidence settles nothing: the number occurs twice or is unknown, the event may be about an "
-    "earlier text, or events of that time have been removed",
+    "earlier text or names another list than the settings, or events of that time have been removed",
     "automatic": "its stream sends it again by itself (`dead_letters.redrive`)",
     "parked": "was sent again as often as `--cap` allows, and is parked where it is; a larger `--cap` sends it",
     "value_omitted": "has no value here, as it was too large; produce it from its source",

@@ -148,8 +148,9 @@ def split(
 
     An event with a time settles a record if it is not older than the request. If no header says when that was, or there
     was an earlier request, it settles it if it is no more than `window_ms` older than the dead letter, or `NEAR_MS` if
-    none is given. A record that an older event may be about stays in doubt: see `earliest_ms`. So does one that none is
-    about, if it may have been posted before `complete_from_ms`: earlier events have been removed.
+    none is given. A record that an older event may be about stays in doubt: see `earliest_ms`. So does one for which an
+    event names another list than the settings do, since they may have been changed; and one that none is about, if it
+    may have been posted before `complete_from_ms`: earlier events have been removed.
     """
     known: dict[str, list[Event]] = {}
     for event in events:
@@ -166,11 +167,10 @@ def split(
             if complete_from_ms is not None and earliest < complete_from_ms:
                 unsure.add(record)
             for event in known.get(address.number or "", ()):
-                if not _is_of(event, address):
-                    continue
-                if event.at_ms is None or event.at_ms >= sure_ms:
+                is_of = _is_of(event, address)
+                if is_of and (event.at_ms is None or event.at_ms >= sure_ms):
                     named.add(record)
-                elif event.at_ms >= earliest:
+                elif (is_of or not address.names_list) and (event.at_ms is None or event.at_ms >= earliest):
                     unsure.add(record)
     all_known = not any(group.no_event for group in listed)
     findings: dict[str, Finding] = {}

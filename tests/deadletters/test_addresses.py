@@ -52,7 +52,7 @@ SOURCE: Final = {"to": "+1555", "list_number": "+18005550000", "phone": "+1666",
 @pytest.mark.parametrize(
     ("stream", "address"),
     [
-        ({}, Address("+18005550000", "+1555")),
+        ({}, Address("+18005550000", "+1555", names_list=True)),
         ({"mapping": {"when": "value.to"}}, Address("+18005550000", "+1555")),
         ({"mapping": MAPPING}, Address("+18005559999", "+1666")),
         ({"mapping": {"fields": MAPPING["fields"]}}, Address("+18005551234", "+1666")),
