@@ -6,15 +6,21 @@ batch always fits: one that is too large for a request of its own was rejected b
 """
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate, pairwise
 from typing import Literal
 
-from connector.core.chunks import Chunk, source_bytes, split
+from connector.core.chunks import Chunk, Partition, below, source_bytes, split
 from connector.core.sizing import ByteLimit
 
 ClosedBy = Literal["count", "bytes", "window", "drain"]
+
+RECORD_BYTES = 120
+BATCH_BYTES = 250
+CHUNK_BYTES = 450
+"""Memory of a record, a batch and each of its chunks besides the bytes of the records; for batches of one record this
+is most of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +65,14 @@ class Batch:
     """It, or the batch that it was cut from, failed repeatedly while others passed, or was overtaken by them."""
     trace: str | None = None
     """With tracing: the context of the span of its last request, in the format of the header `traceparent`."""
+    bytes: int = -1
+    """Memory for the buffer budget: records, what they were made from, and objects; computed if not given."""
+
+    def __post_init__(self) -> None:
+        if self.bytes < 0:
+            sources = sum([source_bytes(chunk) for chunk in self.chunks])
+            objects = RECORD_BYTES * self.count + CHUNK_BYTES * len(self.chunks) + BATCH_BYTES
+            self.bytes = self.size + sources + objects
 
     @property
     def was_posted(self) -> bool:
@@ -78,7 +92,34 @@ class Batch:
     def piece(self, chunks: Iterable[Chunk], batch_id: str, *, envelope_bytes: int) -> "Batch":
         """Return a batch of its own with some of the records, which keeps the history of their attempts."""
         own = tuple(chunk if chunk.indices is None else replace(chunk, indices=None) for chunk in chunks)
-        return replace(self, id=batch_id, chunks=own, count=sum(map(len, own)), size=wire_size(own, envelope_bytes))
+        count, size = sum(map(len, own)), wire_size(own, envelope_bytes)
+        return replace(self, id=batch_id, chunks=own, count=count, size=size, bytes=-1)
+
+    def only(self, wanted: Callable[[Chunk], bool]) -> "Batch | None":
+        """Return the batch with the chunks for which `wanted` is true: itself if it is for all, None if for none."""
+        chunks = [chunk for chunk in self.chunks if wanted(chunk)]
+        if len(chunks) == len(self.chunks):
+            return self
+        return self.piece(chunks, self.id, envelope_bytes=self._envelope_bytes) if chunks else None
+
+    def divide(self, indices: Sequence[int], batch_ids: tuple[str, str]) -> tuple["Batch", "Batch"]:
+        """Return the records at `indices` (ascending), and all others, as two batches; neither may be empty."""
+        chosen, others = (
+            self.piece(chunks, batch_id, envelope_bytes=self._envelope_bytes)
+            for chunks, batch_id in zip(self.split(indices), batch_ids, strict=True)
+        )
+        return chosen, others
+
+    def cut(self, cuts: Mapping[Partition, int | None]) -> tuple["Batch | None", "Batch | None"]:
+        """Return the records below the cut of their partition, and all others, as `below` has it; None for none."""
+        inside = below(self.chunks, cuts)
+        if not inside or len(inside) == self.count:
+            return (self, None) if inside else (None, self)
+        return self.divide(inside, (f"{self.id}.0", f"{self.id}.1"))
+
+    @property
+    def _envelope_bytes(self) -> int:
+        return self.size - wire_size(self.chunks, 0)
 
     def parts(self, number: int) -> list[tuple[Chunk, ...]]:
         """Return the chunks of up to `number` parts of the records, none empty; sizes differ by at most one record."""

@@ -7,7 +7,7 @@ calls.
 
 import re
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any, Final, NamedTuple
@@ -192,6 +192,17 @@ def split(chunks: Iterable[Chunk], indices: Sequence[int]) -> tuple[tuple[Chunk,
             others.append(whole)
         start, low = stop, high
     return tuple(chosen), tuple(others)
+
+
+def below(chunks: Iterable[Chunk], cuts: Mapping[Partition, int | None]) -> list[int]:
+    """Return the indices of the records below the cut of their partition, an offset; with None, or no cut, of all."""
+    inside: list[int] = []
+    start = 0
+    for chunk in chunks:
+        cut = cuts.get(chunk.partition)
+        inside += range(start, start + (len(chunk) if cut is None else bisect_left(chunk.offsets, cut)))
+        start += len(chunk)
+    return inside
 
 
 def locate(chunks: Iterable[Chunk], index: int) -> tuple[Chunk, int]:

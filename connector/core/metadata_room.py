@@ -6,9 +6,19 @@ on the partition waits, in three steps: first records that were never posted, th
 """
 
 from collections.abc import Callable, Iterable
+from typing import Final
 
 from connector.core.chunks import Chunk, Partition
-from connector.core.partition import ROOM_TO_START, ROOM_TO_TRY_AGAIN
+
+ROOM_TO_START: Final = 0.5
+ROOM_TO_TRY_AGAIN: Final = 0.65
+ROOM_TO_SETTLE: Final = 0.75
+ROOM_FOR_THE_OLDEST: Final = 0.96
+"""Shares of the metadata that a tick may fill. Records that start leave room for results, which split ranges. Records
+that were posted before may fill more than those that were not: they lie between ranges that are listed anyway, and
+settling them makes room. Results leave room for starting the oldest records, several at a time: with those the
+committed offset advances, and all the rest gets shorter. The last few characters are for starting a single oldest
+record, so that there is always a way on."""
 
 
 class MetadataRoom:

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from itertools import chain, takewhile
 from typing import Final
 
+from connector.core.batching import RECORD_BYTES
 from connector.core.chunks import Chunk, is_older, weight
 
 BURST_SECS: Final = 1.0
@@ -28,9 +29,6 @@ LOT_SECS: Final = 5.0
 
 STALE_SECS: Final = 1_800.0
 """After this time the platform drops a waiting message, as `stale`."""
-
-CHUNK_BYTES: Final = 120
-"""Memory of a waiting record besides its bytes, as in a batch."""
 
 MAX_SEEN: Final = 200_000
 """Records from which the lists of unread records are estimated; above it all counts are halved."""
@@ -258,4 +256,4 @@ def _expired(lots: Iterable[Lot], limit: int | None) -> int:
 
 
 def _bytes(chunk: Chunk) -> int:
-    return weight(chunk) + CHUNK_BYTES * len(chunk)
+    return weight(chunk) + RECORD_BYTES * len(chunk)

@@ -1,51 +1,15 @@
-"""What a worker knows of a partition that it owns, and what a tick can commit for it.
-
-The metadata of a committed offset has limited room. What does not fit is left out of a tick in an order that never ends
-in a standstill: results go before records that start, because they make room, and of both the oldest go first.
-"""
+"""What a worker knows of a partition that it owns: what is settled, in flight or in doubt, and how far it is read."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import Final
 
 from connector.core.chunks import Partition
 from connector.core.progress import Progress, Range, RangeSet, encode
 
-ROOM_TO_START: Final = 0.5
-ROOM_TO_TRY_AGAIN: Final = 0.65
-ROOM_TO_SETTLE: Final = 0.75
-ROOM_FOR_THE_OLDEST: Final = 0.96
-"""Shares of the metadata that a tick may fill. Records that start leave room for results, which split ranges. Records
-that were posted before may fill more than those that were not: they lie between ranges that are listed anyway, and
-settling them makes room. Results leave room for starting the oldest records, several at a time: with those the
-committed offset advances, and all the rest gets shorter. The last few characters are for starting a single oldest
-record, so that there is always a way on."""
-
 MAX_READS: Final = 1_000
 """Reads whose times are kept separately: behind a record that waits for days there are millions."""
-
-
-@dataclass(frozen=True, slots=True)
-class PlannedCommit:
-    """What a tick would commit for a partition, and the offsets below which it takes results and batches.
-
-    None in place of a cut: all of them.
-    """
-
-    progress: Progress
-    metadata: str
-    settle_cut: int | None = None
-    start_cut: int | None = None
-    stuck: bool = False
-    """There is no room for results either, except for those of the record at the committed offset."""
-
-    def fits(self, characters: int, share: float) -> bool:
-        """Return whether the metadata fits into this share of so many characters."""
-        return len(self.metadata) <= int(characters * share)
-
-
-NOTHING_PLANNED: Final = PlannedCommit(Progress(0), "", 0, 0)
 
 
 @dataclass(slots=True, eq=False)
@@ -76,6 +40,22 @@ class PartitionState:
     """For each chunk that was read and is not completely settled (or for several together, if there are many): the
     offset after it, and when its oldest record was appended, in milliseconds since 1970."""
 
+    @classmethod
+    def at(cls, partition: Partition, epoch: int, progress: Progress, doubt: RangeSet) -> "PartitionState":
+        """Return the state of a partition that starts at the progress that its last owner committed."""
+        return cls(
+            partition,
+            epoch,
+            progress.base,
+            progress.birth,
+            progress.settled.copy(),
+            doubt,
+            next_read=progress.base,
+            horizon=max(progress.settled.stop, progress.in_flight.stop),
+            committed=progress,
+            committed_length=len(encode(progress)),
+        )
+
     def note_read(self, oldest_ms: int) -> None:
         """Note the time of a chunk that was just read."""
         self.reads.append((self.next_read, oldest_ms))
@@ -105,63 +85,17 @@ class PartitionState:
             top = max(top, stop)
         self.base = self.settled.advance(self.base)
 
-    def plan(
-        self, settled: Sequence[Range], started: Sequence[Range], *, mark: int, cut: int | None = None
-    ) -> PlannedCommit:
-        """Return the progress as it will be after the tick; from `cut` on, as it is committed now."""
-        after = self.settled.copy()
-        after.update(settled)
-        in_flight = self.in_flight()
-        in_flight.update(started)
+    def adopt(self, settled: Iterable[Range], progress: Progress, length: int) -> bool:
+        """Note a commit: what it settled, its progress and the length of that; return whether it has become shorter."""
         for start, stop in settled:
-            in_flight.discard(start, stop)
-        if cut is not None:
-            for now, before in ((after, self.committed.settled), (in_flight, self.committed.in_flight)):
-                now.discard(cut, max(now.stop, cut))
-                now.update((max(start, cut), stop) for start, stop in before if stop > cut)
-        base = after.advance(self.base)
-        progress = Progress(base, self.birth, mark, after, in_flight)
-        return PlannedCommit(progress, encode(progress), cut, cut)
-
-    def plan_what_fits(
-        self, settled: list[Range], started: list[Range], *, mark: int, room: int, changed: bool
-    ) -> PlannedCommit:
-        """Return the progress with as much of a tick as fits into `room` characters, the oldest first.
-
-        Results go before records that start, because they make room. If no result fits, the batch at the committed
-        offset starts, or as much of it as fits: once it is settled, the offset advances. Listing what is no longer in
-        flight is safe; results that are left out stay queued. If neither is possible, the result is what has `changed`
-        otherwise, or nothing.
-        """
-
-        def fitting(
-            cuts: list[int], share: float, plan_at: Callable[[int], PlannedCommit], *, least: bool
-        ) -> PlannedCommit:
-            return _largest(cuts, plan_at, lambda planned: planned.fits(room, share), least=least)
-
-        planned = self.plan(settled, [], mark=mark)
-        if settled:
-            if not planned.fits(room, ROOM_TO_SETTLE):
-                planned = fitting(
-                    sorted(stop for _, stop in settled),
-                    ROOM_TO_SETTLE,
-                    lambda cut: self.plan(_clip(settled, cut), [], mark=mark, cut=cut),
-                    least=min(settled)[0] == self.base,  # results at the committed offset only shorten the metadata
-                )
-            if planned.metadata:
-                return replace(planned, start_cut=0)
-        begun, stuck = sorted(started), bool(settled)
-        if begun and begun[0][0] == self.base:
-            planned = fitting(
-                [self.base + 1, *(stop for _, stop in begun)],
-                ROOM_FOR_THE_OLDEST,
-                lambda cut: self.plan([], _clip(begun, cut), mark=mark, cut=cut),
-                least=True,
-            )
-            return replace(planned, settle_cut=0, stuck=stuck)
-        if changed and planned.fits(room, ROOM_TO_SETTLE):
-            return replace(planned, settle_cut=0, start_cut=0, stuck=stuck)
-        return replace(NOTHING_PLANNED, stuck=stuck)
+            self.settled.add(start, stop)
+            self.doubt.discard(start, stop)
+        self.base = self.settled.advance(self.base)
+        while self.reads and self.reads[0][0] <= self.base:
+            self.reads.popleft()
+        is_shorter = length < self.committed_length
+        self.committed, self.committed_length = progress, length
+        return is_shorter
 
 
 def _thinned(reads: deque[tuple[int, int]]) -> deque[tuple[int, int]]:
@@ -177,26 +111,3 @@ def _thinned(reads: deque[tuple[int, int]]) -> deque[tuple[int, int]]:
             thinned.append((stop, oldest_ms))
         previous = stop
     return thinned
-
-
-def _largest(
-    cuts: list[int], plan_at: Callable[[int], PlannedCommit], fits: Callable[[PlannedCommit], bool], *, least: bool
-) -> PlannedCommit:
-    """Return `plan_at` of the largest of the ascending `cuts` that fits, by bisection.
-
-    If none fits: nothing, or with `least` that of the first cut all the same.
-    """
-    best, low, high = plan_at(cuts[0]) if least else NOTHING_PLANNED, 0, len(cuts)
-    while low < high:
-        middle = (low + high) // 2
-        planned = plan_at(cuts[middle])
-        if fits(planned):
-            best, low = planned, middle + 1
-        else:
-            high = middle
-    return best
-
-
-def _clip(ranges: Iterable[Range], cut: int) -> list[Range]:
-    """Return the part of the ranges that lies below `cut`."""
-    return [(start, min(stop, cut)) for start, stop in ranges if start < cut]

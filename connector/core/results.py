@@ -1,10 +1,10 @@
 """Records that have a verdict, until their results are written."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from connector.core.chunks import Chunk, split, weight
+from connector.core.chunks import Chunk, Partition, below, split, weight
 from connector.core.verdicts import Verdicts
 
 
@@ -64,6 +64,21 @@ class Finished:
             return (self, None) if indices else (None, self)
         chosen, others = split(self.chunks, indices)
         return self._part(chosen, indices), self._part(others, rest)
+
+    def cut(self, cuts: Mapping[Partition, int | None]) -> tuple["Finished | None", "Finished | None"]:
+        """Return the results below the cut of their partition, and all others, as `below` has it; None for none."""
+        return self.split(below(self.chunks, cuts))
+
+    def sorted_by(self, wanted: Callable[[Chunk], bool]) -> tuple["Finished | None", "Finished | None"]:
+        """Return the results in chunks for which `wanted` is true, and all others; None for no records."""
+        if all(map(wanted, self.chunks)):
+            return self, None
+        indices: list[int] = []
+        start = 0
+        for chunk in self.chunks:
+            indices += range(start, start + len(chunk)) if wanted(chunk) else ()
+            start += len(chunk)
+        return self.split(indices)
 
     def _part(self, chunks: tuple[Chunk, ...], indices: Sequence[int]) -> "Finished":
         return replace(self, chunks=chunks, verdicts=self.verdicts.picked(indices), bytes=-1)

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connector.core.batching import Batch, Batcher, BatchLimits, wire_size
-from connector.core.chunks import Chunk, Partition, locate
+from connector.core.batching import BATCH_BYTES, CHUNK_BYTES, RECORD_BYTES, Batch, Batcher, BatchLimits, wire_size
+from connector.core.chunks import Chunk, Partition, locate, source_bytes
 from connector.trackly.operations import Operation, Rules
 from tests.core.making import A, B, C, batch, chunk, positions, rising, rows
 
@@ -326,3 +326,62 @@ def test_a_record_is_located_by_its_index(whole: Batch) -> None:
 
 def test_bytes_of_no_records_are_those_of_the_envelope() -> None:
     assert wire_size([], 7) == 7
+
+
+@given(batches(), st.sets(st.sampled_from([A, B, C])))
+def test_only_chunks_that_are_wanted_stay_and_a_batch_of_nothing_but_those_is_itself(
+    whole: Batch, wanted: set[Partition]
+) -> None:
+    """What is counted out for a batch has to be what was counted in."""
+    enveloped = replace(whole, size=whole.size + 9)
+
+    left = enveloped.only(lambda piece: piece.partition in wanted)
+
+    there = [piece for piece in whole.chunks if piece.partition in wanted]
+    if len(there) == len(whole.chunks):
+        assert left is enveloped
+    elif not there:
+        assert left is None
+    else:
+        assert left is not None
+        assert list(rows(left.chunks)) == list(rows(there))
+        assert (left.id, left.family, left.count) == (whole.id, whole.family, sum(map(len, there)))
+        assert left.size == wire_size(there, 9)
+        assert left.bytes == batch(*there, envelope=9).bytes
+
+
+@given(batches(), st.dictionaries(st.sampled_from([A, B]), st.none() | st.integers(0, 1_200)))
+def test_a_batch_that_is_cut_is_two_with_the_records_below_the_cuts_and_all_others(
+    whole: Batch, cuts: dict[Partition, int | None]
+) -> None:
+    whole.attempts, whole.sent_ms = 3, 5
+
+    first, rest = whole.cut(cuts)
+
+    def is_below(position: tuple[Partition, int]) -> bool:
+        cut = cuts.get(position[0])
+        return cut is None or position[1] < cut
+
+    every = positions(whole.chunks)
+    assert positions(first.chunks if first else ()) == [each for each in every if is_below(each)]
+    assert positions(rest.chunks if rest else ()) == [each for each in every if not is_below(each)]
+    if first is None or rest is None:
+        assert (first or rest) is whole
+    else:
+        assert (first.id, rest.id) == ("t-1.0", "t-1.1")
+        for part in (first, rest):
+            assert (part.attempts, part.sent_ms, part.family) == (3, 5, whole.family)
+            assert (part.count, part.size) == (sum(map(len, part.chunks)), wire_size(part.chunks, 0))
+            assert part.bytes == batch(*part.chunks).bytes
+            assert all(piece.indices is None for piece in part.chunks), "it is a request of its own"
+
+
+def test_bytes_of_a_batch_are_its_records_what_they_were_made_of_and_its_objects() -> None:
+    piece = chunk(A, range(3))
+    made = replace(piece, values=[b"x" * 100] * 3)
+
+    one, mapped, two = batch(piece, envelope=7), batch(made), batch(piece, chunk(B, [0]))
+
+    assert one.bytes == one.size + 3 * RECORD_BYTES + CHUNK_BYTES + BATCH_BYTES
+    assert mapped.bytes - batch(piece).bytes == source_bytes(made) > 300
+    assert two.bytes == two.size + 4 * RECORD_BYTES + 2 * CHUNK_BYTES + BATCH_BYTES

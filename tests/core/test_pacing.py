@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from connector.core.batching import RECORD_BYTES
 from connector.core.chunks import Chunk, Partition, weight
-from connector.core.pacing import BURST_SECS, CHUNK_BYTES, MAX_SEEN, Lot, Pace, Pacer
+from connector.core.pacing import BURST_SECS, MAX_SEEN, Lot, Pace, Pacer
 from tests.core.making import A, B, chunk
 
 FAST, SLOW, FREE = "+18005550001", "+18005550002", "+18005550003"
@@ -202,9 +203,9 @@ def test_what_waits_is_counted_with_all_that_it_keeps_in_memory() -> None:
     pacer, piece = Pacer(PACE, max_lot=10), chunk(A, range(30))
     pacer.admit(SLOW, piece, now=0)
 
-    assert pacer.waiting_bytes == weight(piece.slice(10, 30)) + 20 * CHUNK_BYTES
+    assert pacer.waiting_bytes == weight(piece.slice(10, 30)) + 20 * RECORD_BYTES
     pacer.release(now=0)
-    assert pacer.waiting_bytes == weight(piece.slice(20, 30)) + 10 * CHUNK_BYTES
+    assert pacer.waiting_bytes == weight(piece.slice(20, 30)) + 10 * RECORD_BYTES
 
 
 def test_lists_that_come_no_more_are_forgotten() -> None:

@@ -44,6 +44,28 @@ def test_taken_apart_each_record_keeps_its_verdict_and_the_parts_weigh_what_they
     assert all(part.bytes == sum(map(weight, part.chunks)) > 0 for part in (chosen, others) if part)
 
 
+@given(results(), st.integers(0, 35) | st.none())
+def test_results_below_a_cut_are_parted_from_all_others(item: Finished, cut: int | None) -> None:
+    everything = told(item)
+
+    now, later = item.cut({A: cut})
+
+    assert told(now) == {each: verdict for each, verdict in everything.items() if cut is None or each[1] < cut}
+    assert told(now) | told(later) == everything
+
+
+@given(results(), st.sets(st.sampled_from([0, 10, 20])))
+def test_results_of_chunks_that_are_wanted_are_parted_from_all_others(item: Finished, wanted: set[int]) -> None:
+    """The usual case, that all are, costs nothing."""
+    everything = told(item)
+
+    chosen, others = item.sorted_by(lambda piece: piece.offsets[0] in wanted)
+
+    assert told(chosen) == {each: verdict for each, verdict in everything.items() if each[1] // 10 * 10 in wanted}
+    assert told(others) == {each: verdict for each, verdict in everything.items() if each[1] // 10 * 10 not in wanted}
+    assert item.sorted_by(lambda _: True) == (item, None)
+
+
 @pytest.mark.parametrize("known", [0, 7])
 def test_bytes_that_are_known_are_not_counted_again(known: int) -> None:
     """What was taken into account with one figure has to be taken out with it."""
