@@ -94,7 +94,8 @@ class BufferSettings(Model):
     """How much memory the records of one stream may take in one process; each worker has as much."""
 
     max_bytes: Annotated[int, Field(ge=48_000_000, le=64_000_000_000)] = 80_000_000
-    """Bytes per stream and worker over all stages, including librdkafka's prefetch and the producer's queue."""
+    """Bytes per stream and worker over all stages, including librdkafka's prefetch and 8 MiB of results. While brokers
+    do not take results, up to `delivery.max_tick_bytes` of them are queued in addition."""
 
 
 class ShutdownSettings(Model):

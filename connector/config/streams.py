@@ -101,7 +101,7 @@ class DeliverySettings(Model):
     max_tick_records: Annotated[int, Field(ge=1_000, le=10_000_000)] = 100_000
     """Maximum outcomes and dead letters in one tick."""
     max_tick_bytes: Annotated[int, Field(ge=1_000_000, le=1_000_000_000)] = 64_000_000
-    """Maximum bytes of outcomes and dead letters in one tick."""
+    """Maximum bytes of outcomes and dead letters in one tick, in the memory of the producer."""
 
 
 class PaceSettings(Model):

@@ -17,7 +17,10 @@ from connector.core.starting import SUSPECTS_SHARE, StartQueue
 
 
 def take_results(finished: deque[Finished], room: MetadataRoom, *, max_records: int, max_bytes: int) -> list[Finished]:
-    """Take the results that a tick writes: within these limits, but one item always; stuck partitions are left out."""
+    """Take the results that a tick writes: at most so many, and so many bytes when written, but one item always.
+
+    Those of partitions without room for results stay where they are.
+    """
     settle: list[Finished] = []
     passed_over: list[Finished] = []
     records = size = 0
@@ -27,7 +30,7 @@ def take_results(finished: deque[Finished], room: MetadataRoom, *, max_records: 
             passed_over.append(finished.popleft())
             continue
         records += item.count
-        size += item.bytes
+        size += item.written_bytes
         if settle and (records > max_records or size > max_bytes):
             break
         settle.append(finished.popleft())

@@ -274,8 +274,12 @@ def source_bytes(chunk: Chunk) -> int:
     These are headers, values (if the request's bytes were made from them) and the part of keys beyond the usual size:
     keys of change data capture are JSON objects.
     """
-    keys = 0 if chunk.keys is None else max(_memory(chunk.keys) - KEY_BYTES * len(chunk), 0)
-    return _beside(chunk) + keys
+    return _beside(chunk) + large_key_bytes(chunk)
+
+
+def large_key_bytes(chunk: Chunk) -> int:
+    """Return the bytes of memory of the keys beyond their usual size."""
+    return 0 if chunk.keys is None else max(_memory(chunk.keys) - KEY_BYTES * len(chunk), 0)
 
 
 def _beside(chunk: Chunk) -> int:

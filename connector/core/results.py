@@ -4,8 +4,12 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from connector.core.chunks import Chunk, Partition, below, split, weight
+from connector.core.chunks import Chunk, Partition, below, large_key_bytes, split, weight
 from connector.core.verdicts import Verdicts
+
+OUTCOME_BYTES = 550
+DEAD_LETTER_BYTES = 2_600
+"""Memory in librdkafka's queue of an outcome, and of a dead letter besides its record: mostly its headers."""
 
 
 @dataclass(slots=True, eq=False)
@@ -38,6 +42,13 @@ class Finished:
     def count(self) -> int:
         """How many records there are."""
         return sum(map(len, self.chunks))
+
+    @property
+    def written_bytes(self) -> int:
+        """Approximate memory of the results in the producer's queue, until the brokers have them."""
+        dead = self.reasons().total()
+        outcomes = OUTCOME_BYTES * (self.count - dead) + sum(map(large_key_bytes, self.chunks))
+        return outcomes + DEAD_LETTER_BYTES * dead + self.bytes * dead // self.count
 
     @property
     def was_batched(self) -> bool:

@@ -21,8 +21,14 @@ from connector.stream.reader import ReadOptions
 from connector.stream.state import State
 from connector.trackly.operations import Operation
 
-FIXED_BYTES = (configs.PREFETCH_KBYTES + 8_192) * 1024
-"""What librdkafka stores besides the records that we hold: its prefetch, and the results that a tick has queued."""
+RESULTS_KBYTES = 8_192
+"""Results in the producer's queue: 15,000 outcomes of 550 bytes, which a worker at full speed settles in 20 ms.
+
+While brokers take none, a whole tick is queued: up to `delivery.max_tick_bytes`. That is not reserved, because it would
+be most of the buffer."""
+
+FIXED_BYTES = (configs.PREFETCH_KBYTES + RESULTS_KBYTES) * 1024
+"""What librdkafka stores besides the records that we hold: its prefetch, and results."""
 
 
 def groups_of(settings: StreamSettings) -> dict[str, tuple[str, ...]]:
@@ -91,7 +97,7 @@ def read_options(settings: StreamSettings, kafka: KafkaSettings, buffer_bytes: i
     )
     return ReadOptions(
         begin,
-        buffer_bytes=max(buffer_bytes - FIXED_BYTES, 16_000_000),
+        buffer_bytes=buffer_bytes - FIXED_BYTES,
         drain_secs=settings.delivery.drain_secs,
         fence_secs=kafka.session_timeout_secs,
         probe_secs=settings.hold.probe_secs,

@@ -4,19 +4,20 @@ from collections import deque
 from dataclasses import dataclass, field, replace
 from itertools import count
 
-from hypothesis import event, given
+from hypothesis import event, example, given
 from hypothesis import strategies as st
 
 from connector.core.batching import Batch
 from connector.core.choosing import Chooser, take_results
 from connector.core.chunks import Chunk, Partition
 from connector.core.metadata_room import MetadataRoom
-from connector.core.results import Finished
+from connector.core.results import OUTCOME_BYTES, Finished
 from connector.core.sizing import SizeLimit
 from connector.core.starting import StartQueue
-from connector.core.verdicts import QUEUED, Verdicts
+from connector.core.verdicts import QUEUED, Verdict, Verdicts
 from tests.core.making import A, B, Position, batch, chunk, positions
 
+DEAD = Verdict("dead_letter", "invalid_phone")
 NOBODY: frozenset[Partition] = frozenset()
 
 
@@ -185,18 +186,22 @@ def test_suspects_may_be_half_of_the_requests_and_one_always_may() -> None:
 
 # ------------------------------------------------------------------ results
 
-ITEMS = st.lists(st.tuples(st.sampled_from([A, B]), st.integers(1, 4), st.integers(0, 50)), max_size=8)
+ITEMS = st.lists(st.tuples(st.sampled_from([A, B]), st.integers(1, 4), st.sampled_from([QUEUED, DEAD])), max_size=8)
 
 
-@given(ITEMS, st.integers(1, 10), st.integers(0, 120), st.sampled_from([NOBODY, {A}]), st.integers(0, 20))
+@given(ITEMS, st.integers(1, 10), st.integers(0, 15_000), st.sampled_from([NOBODY, {A}]), st.integers(0, 20))
+@example(items=2 * [(B, 2, QUEUED)], max_records=4, max_bytes=4 * OUTCOME_BYTES, stuck=NOBODY, oldest=0)
+@example(items=2 * [(B, 2, QUEUED)], max_records=4, max_bytes=4 * OUTCOME_BYTES - 1, stuck=NOBODY, oldest=0)
+@example(items=2 * [(B, 2, QUEUED)], max_records=3, max_bytes=4 * OUTCOME_BYTES, stuck=NOBODY, oldest=0)
+@example(items=[*2 * [(A, 1, QUEUED)], (B, 1, DEAD)], max_records=9, max_bytes=9_000, stuck={A}, oldest=9)
 def test_results_are_taken_in_order_within_the_limits_and_stuck_ones_wait_in_theirs(
-    items: list[tuple[Partition, int, int]], max_records: int, max_bytes: int, stuck: set[Partition], oldest: int
+    items: list[tuple[Partition, int, Verdict]], max_records: int, max_bytes: int, stuck: set[Partition], oldest: int
 ) -> None:
     pieces: list[Chunk] = []
     for partition, size, _ in items:
         at = sum(map(len, pieces))
         pieces.append(chunk(partition, range(at, at + size)))
-    results = [Finished((p,), Verdicts(QUEUED), bytes=size) for p, (_, _, size) in zip(pieces, items, strict=True)]
+    results = [Finished((p,), Verdicts(verdict)) for p, (_, _, verdict) in zip(pieces, items, strict=True)]
     there = room(oldest=(A, oldest))
     for partition in stuck:
         there.note(partition, stuck=True)
@@ -209,7 +214,8 @@ def test_results_are_taken_in_order_within_the_limits_and_stuck_ones_wait_in_the
     assert list(finished) == [item for item in results if item not in settle]
 
     def fits(some: list[Finished]) -> bool:
-        return sum(item.count for item in some) <= max_records and sum(item.bytes for item in some) <= max_bytes
+        size = sum(item.written_bytes for item in some)
+        return sum(item.count for item in some) <= max_records and size <= max_bytes
 
     assert len(settle) == min(len(may), 1) or fits(settle)
     assert len(settle) == len(may) or (settle and not fits(may[: len(settle) + 1]))

@@ -121,7 +121,7 @@ class DeliveryMachine(RuleBasedStateMachine):
         per_minute: int | None,
         kinds: str,
     ) -> None:
-        self.limits = FlowLimits(max_in_flight, max_tick, 40 * max_tick, max_metadata)
+        self.limits = FlowLimits(max_in_flight, max_tick, 600 * max_tick, max_metadata)
         self.batch_limits = BatchLimits(batch_records, 200, 1.0, ENVELOPE)
         self.in_doubt = in_doubt
         self.pace = Pace(per_minute) if self.by_key else Pace(None)
@@ -348,7 +348,7 @@ class DeliveryMachine(RuleBasedStateMachine):
         """Check what was just planned: of what bounds it, it passes nothing but with a single item, or batch."""
         flow, limits = worker.flow, self.limits
         assert len(tick.settle) <= 1 or sum(item.count for item in tick.settle) <= limits.max_tick_records
-        assert len(tick.settle) <= 1 or sum(item.bytes for item in tick.settle) <= limits.max_tick_bytes
+        assert len(tick.settle) <= 1 or sum(item.written_bytes for item in tick.settle) <= limits.max_tick_bytes
         under_way = [*flow.active.values(), *(batch for _, batch in tick.start)]
         assert len(under_way) <= 1 or sum(batch.count for batch in under_way) <= limits.max_in_flight_records
         assert len(tick.start) <= slots

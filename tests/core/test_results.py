@@ -1,13 +1,14 @@
 """Results: each record's verdict, and their memory, however they are split."""
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connector.core.chunks import weight
-from connector.core.results import Finished
+from connector.core.chunks import large_key_bytes, weight
+from connector.core.results import DEAD_LETTER_BYTES, OUTCOME_BYTES, Finished
 from connector.core.verdicts import FILTERED, QUEUED, Verdict, Verdicts
 from tests.core.making import A, Position, chunk, positions
 
@@ -70,6 +71,20 @@ def test_results_of_chunks_that_are_wanted_are_parted_from_all_others(item: Fini
 def test_bytes_that_are_known_are_not_counted_again(known: int) -> None:
     """What was taken into account with one figure has to be taken out with it."""
     assert Finished((chunk(A, range(3)),), Verdicts(QUEUED), bytes=known).bytes == known
+
+
+@given(results())
+def test_what_results_take_when_they_are_written_is_for_dead_letters_that_of_their_records_as_well(
+    item: Finished,
+) -> None:
+    """Outcomes repeat nothing of a record but its key, which counts where it is larger than usual."""
+    dead = sum(verdict.status == "dead_letter" for verdict in told(item).values())
+
+    counted = item.written_bytes
+
+    assert counted == (item.count - dead) * OUTCOME_BYTES + dead * DEAD_LETTER_BYTES + item.bytes * dead // item.count
+    keyed = tuple(replace(piece, keys=[b"k" * 1_000] * len(piece), key_bytes=-1) for piece in item.chunks)
+    assert replace(item, chunks=keyed).written_bytes - counted == sum(map(large_key_bytes, keyed)) > 900 * item.count
 
 
 @given(results())
