@@ -11,7 +11,8 @@ from typing import Final
 from connector.core.chunks import Partition
 from connector.core.metadata_room import ROOM_FOR_THE_OLDEST, ROOM_TO_SETTLE, MetadataRoom
 from connector.core.partition import PartitionState
-from connector.core.progress import Progress, Range, encode
+from connector.core.progress import Progress, encode
+from connector.core.ranges import Range
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +90,7 @@ def plan_commit(
     if cut is not None:
         for now, before in ((after, state.committed.settled), (in_flight, state.committed.in_flight)):
             now.discard(cut, max(now.stop, cut))
-            now.update((max(start, cut), stop) for start, stop in before if stop > cut)
+            now.update((max(start, cut), stop) for start, stop in before)  # below the cut, these are no ranges
     base = after.advance(state.base)
     progress = Progress(base, state.birth, mark, after, in_flight)
     return PlannedCommit(progress, encode(progress), cut, cut)

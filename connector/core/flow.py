@@ -32,7 +32,8 @@ from connector.core.listing import enlist, ranges_of, relist
 from connector.core.metadata_room import MetadataRoom
 from connector.core.partition import PartitionState
 from connector.core.place import Place, place_of_oldest
-from connector.core.progress import MAX_METADATA, Progress, Range, runs
+from connector.core.progress import MAX_METADATA, Progress
+from connector.core.ranges import Range, runs
 from connector.core.remembered import Remembered
 from connector.core.results import Finished
 from connector.core.sizing import SizeLimit

@@ -13,7 +13,7 @@ from itertools import pairwise
 
 from connector.core.chunks import Chunk
 from connector.core.partition import PartitionState
-from connector.core.progress import Range, runs
+from connector.core.ranges import Range, runs
 from connector.core.remembered import Remembered
 from connector.core.results import Finished
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 
 from connector.core.chunks import Chunk, Partition
 from connector.core.partition import PartitionState
-from connector.core.progress import Range, runs
+from connector.core.ranges import Range, runs
 
 
 def ranges_of(chunks: Iterable[Chunk]) -> dict[Partition, list[Range]]:

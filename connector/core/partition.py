@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from connector.core.chunks import Partition
-from connector.core.progress import Progress, Range, RangeSet, encode
+from connector.core.progress import Progress, encode
+from connector.core.ranges import Range, RangeSet
 
 MAX_READS: Final = 1_000
 """Reads whose times are kept separately: behind a record that waits for days there are millions."""

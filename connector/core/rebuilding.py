@@ -7,7 +7,8 @@ owner, unless the caller knows that nothing was in flight.
 
 from collections.abc import Iterable, Iterator
 
-from connector.core.progress import Progress, Range, RangeSet
+from connector.core.progress import Progress
+from connector.core.ranges import Range, RangeSet
 
 _COMPACT_AT = 10_000
 """Minimum number of ranges that are collected before they are sorted and merged."""

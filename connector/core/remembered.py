@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 
 from connector.core.chunks import Chunk, Partition
 from connector.core.partition import PartitionState
-from connector.core.progress import Progress, RangeSet, runs
+from connector.core.progress import Progress
+from connector.core.ranges import RangeSet, runs
 from connector.core.results import Finished
 
 

@@ -14,7 +14,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 from connector.config.streams import StreamSettings
 from connector.core.chunks import Chunk, Partition
-from connector.core.progress import RangeSet
+from connector.core.ranges import RangeSet
 from connector.deadletters.evidence import Finding
 from connector.deadletters.headers import redriven_fits
 from connector.deadletters.letters import Letter, Position, letters_of, read_again, spelled

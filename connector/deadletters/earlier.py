@@ -11,7 +11,7 @@ from typing import Final
 
 from connector.config.kafka import KafkaSettings
 from connector.core.chunks import Chunk, Partition
-from connector.core.progress import Range
+from connector.core.ranges import Range
 from connector.deadletters.deciding import Known
 from connector.deadletters.jobs import find_redriven
 from connector.deadletters.letters import Letter

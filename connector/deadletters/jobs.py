@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 
 from connector.core.chunks import Chunk, Partition
-from connector.core.progress import Range, RangeSet, runs
+from connector.core.ranges import Range, RangeSet, runs
 from connector.core.records import REDRIVES, origin_of, outcome_in, outcomes_in, redrives_of
 from connector.deadletters.addresses import json_of
 from connector.deadletters.deciding import Known

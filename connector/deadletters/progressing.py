@@ -8,7 +8,8 @@ selection under the same name would skip what this one left.
 import re
 from dataclasses import dataclass, field
 
-from connector.core.progress import MAX_METADATA, ForeignMetadataError, Progress, RangeSet, decode, encode
+from connector.core.progress import MAX_METADATA, ForeignMetadataError, Progress, decode, encode
+from connector.core.ranges import RangeSet
 
 _METADATA = re.compile(r"([^~]*)~([0-9a-f]{16})")
 _ROOM = MAX_METADATA - 17

@@ -17,7 +17,8 @@ from connector.config.kafka import KafkaSettings
 from connector.config.settings import Settings
 from connector.config.streams import StreamSettings, naming
 from connector.core.chunks import Partition
-from connector.core.progress import MAX_METADATA, ForeignMetadataError, Progress, Range, decode, encode
+from connector.core.progress import MAX_METADATA, ForeignMetadataError, Progress, decode, encode
+from connector.core.ranges import Range
 from connector.core.rebuilding import Gathered, gaps, rebuilt, without_result
 from connector.deadletters.jobs import Results, Wanted, find_in_letters, find_in_outcomes, find_records
 from connector.deadletters.letters import CLOCKS_MS, told_time

@@ -19,7 +19,7 @@ from typing import Final, assert_never
 from connector.clock import now_ms
 from connector.config.kafka import KafkaSettings
 from connector.core.chunks import Chunk, Partition
-from connector.core.progress import RangeSet
+from connector.core.ranges import RangeSet
 from connector.core.records import evidence_outcome
 from connector.deadletters.deciding import Action, Actions, Rules
 from connector.deadletters.headers import fits, parked_headers, redriven_headers

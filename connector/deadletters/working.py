@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 from connector.config.kafka import KafkaSettings
 from connector.core.chunks import Chunk, Partition
-from connector.core.progress import Range
+from connector.core.ranges import Range
 from connector.cpus import USABLE
 from connector.kafka.scanning import Scanner, config_of, scanning
 from connector.memory import calm_collector

@@ -24,7 +24,7 @@ from confluent_kafka import (
 from connector.clock import now_ms
 from connector.config.kafka import KafkaSettings
 from connector.core.chunks import Chunk, Partition
-from connector.core.progress import Range
+from connector.core.ranges import Range
 from connector.kafka import configs
 from connector.kafka.call_thread import first_answer
 from connector.kafka.commits import Committed, Membership, committed_of

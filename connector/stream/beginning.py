@@ -15,7 +15,8 @@ from typing import Literal
 from connector.clock import now
 from connector.config.streams import InDoubt, Start
 from connector.core.chunks import Partition
-from connector.core.progress import ForeignMetadataError, Progress, RangeSet, decode
+from connector.core.progress import ForeignMetadataError, Progress, decode
+from connector.core.ranges import RangeSet
 from connector.kafka.commits import Committed
 from connector.kafka.errors import KafkaTroubleError
 from connector.kafka.leader_epochs import NO_EPOCH

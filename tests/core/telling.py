@@ -1,7 +1,8 @@
 """A partition in the state that a text spells, one character an offset."""
 
 from connector.core.partition import PartitionState
-from connector.core.progress import Progress, Range, RangeSet, runs
+from connector.core.progress import Progress
+from connector.core.ranges import Range, RangeSet, runs
 from tests.core.making import A
 
 BASE, MARK = 1_000, 7

@@ -14,7 +14,8 @@ from connector.core.chunks import Chunk, Partition
 from connector.core.flow import Flow, FlowLimits, Tick
 from connector.core.intake import NOTHING
 from connector.core.place import Place
-from connector.core.progress import Progress, RangeSet, decode, encode
+from connector.core.progress import Progress, decode, encode
+from connector.core.ranges import RangeSet
 from connector.core.results import Finished
 from connector.core.verdicts import QUEUED, SKIPPED, Verdict, Verdicts
 from tests.core.making import A, B, C, batch, chunk, positions

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from connector.core.chunks import Chunk, Partition
 from connector.core.listing import enlist, ranges_of, relist
 from connector.core.partition import PartitionState
-from connector.core.progress import Progress, Range, RangeSet
+from connector.core.progress import Progress
+from connector.core.ranges import Range, RangeSet
 from tests.core.making import A, B, C, chunk, positions, rising
 
 PIECES = st.lists(st.tuples(st.sampled_from([A, B]), rising(max_size=6)), max_size=4).map(

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connector.core.partition import MAX_READS
-from connector.core.progress import RangeSet
+from connector.core.ranges import RangeSet
 from tests.core.telling import ACTIVE, BASE, DOUBT, FINISHED, SETTLED, WITHDRAWN, Told
 
 TEXTS = st.text("sdawfn.", max_size=120)

@@ -6,7 +6,8 @@ from connector.core.batching import Batch
 from connector.core.chunks import Chunk
 from connector.core.partition import PartitionState
 from connector.core.place import Place, place_of_oldest
-from connector.core.progress import Progress, RangeSet
+from connector.core.progress import Progress
+from connector.core.ranges import RangeSet
 from connector.core.results import Finished
 from connector.core.verdicts import QUEUED, Verdicts
 from tests.core.making import A, B, batch, chunk

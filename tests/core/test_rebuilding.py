@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connector.core.progress import MAX_METADATA, RangeSet, decode, encode, runs
+from connector.core.progress import MAX_METADATA, decode, encode
+from connector.core.ranges import RangeSet, runs
 from connector.core.rebuilding import Gathered, gaps, rebuilt, without_result
 
 _MOST = 60

@@ -10,7 +10,8 @@ from connector.core.chunks import Chunk, Partition, weight
 from connector.core.flow import Flow, FlowLimits, Tick
 from connector.core.ordering import KeyQueues
 from connector.core.partition import PartitionState
-from connector.core.progress import Progress, RangeSet, decode
+from connector.core.progress import Progress, decode
+from connector.core.ranges import RangeSet
 from connector.core.remembered import Remembered
 from connector.core.results import Finished
 from connector.core.verdicts import QUEUED, Verdict, Verdicts

@@ -8,7 +8,7 @@ import pytest
 from connector.config.mapping import OverrideSettings
 from connector.config.streams import StreamSettings
 from connector.core.chunks import Chunk, Headers, Partition
-from connector.core.progress import RangeSet
+from connector.core.ranges import RangeSet
 from connector.deadletters.deciding import Action, Automatic, Known, Plan, Rules, Survey, plan, survey
 from connector.deadletters.evidence import Finding
 from connector.deadletters.progressing import Place, place_at, read_place

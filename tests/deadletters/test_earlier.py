@@ -7,7 +7,7 @@ import pytest
 
 from connector.config.kafka import KafkaSettings
 from connector.core.chunks import Chunk, Headers, Partition
-from connector.core.progress import Range
+from connector.core.ranges import Range
 from connector.deadletters import earlier
 from connector.deadletters.earlier import Earlier
 from connector.deadletters.headers import redriven_headers

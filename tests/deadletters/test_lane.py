@@ -12,7 +12,7 @@ from confluent_kafka import KafkaError
 
 from connector.config.kafka import KafkaSettings
 from connector.core.chunks import Chunk, Partition
-from connector.core.progress import RangeSet
+from connector.core.ranges import RangeSet
 from connector.deadletters import redriving
 from connector.deadletters.deciding import Actions, Rules
 from connector.deadletters.progressing import Place, place_at

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connector.core.progress import MAX_METADATA, ForeignMetadataError, Progress, RangeSet, encode
+from connector.core.progress import MAX_METADATA, ForeignMetadataError, Progress, encode
+from connector.core.ranges import RangeSet
 from connector.deadletters.progressing import Place, place_at, read_place
 
 SELECTION = "0123456789abcdef"

@@ -22,7 +22,8 @@ from confluent_kafka.cimpl import NewPartitions
 from pydantic import SecretStr
 
 from connector.config.trackly import TracklySettings
-from connector.core.progress import Progress, RangeSet, decode, encode
+from connector.core.progress import Progress, decode, encode
+from connector.core.ranges import RangeSet
 from connector.demo.broker import Broker
 from connector.demo.topics import Record, Topics
 from connector.simulator import Faults, SimulatorThread

@@ -14,7 +14,8 @@ import pytest
 from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 
 from connector.core.chunks import Partition
-from connector.core.progress import Progress, Range, RangeSet, encode
+from connector.core.progress import Progress, encode
+from connector.core.ranges import Range, RangeSet
 from connector.demo.finding import BrokerHandle
 from connector.demo.topics import Record, Topics
 from connector.kafka.commits import Committed

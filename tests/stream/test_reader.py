@@ -16,7 +16,8 @@ from structlog.testing import capture_logs
 from connector.core.chunks import Chunk, Partition
 from connector.core.ordering import KeyQueues
 from connector.core.pacing import LOT_SECS, Pace, Pacer
-from connector.core.progress import Progress, RangeSet, decode, encode
+from connector.core.progress import Progress, decode, encode
+from connector.core.ranges import RangeSet
 from connector.core.results import Finished
 from connector.core.storm import StormGuard, StormPolicy
 from connector.core.verdicts import QUEUED, Verdict, Verdicts

@@ -15,7 +15,8 @@ from connector.clock import now
 from connector.config.settings import Settings
 from connector.core.breaker import Hold
 from connector.core.chunks import Partition
-from connector.core.progress import Progress, RangeSet
+from connector.core.progress import Progress
+from connector.core.ranges import RangeSet
 from connector.core.verdicts import QUEUED, Verdicts
 from connector.stream.holds import CHOICES, Decision, HoldSeen
 from connector.stream.preparing import Preparer

@@ -19,7 +19,8 @@ from structlog.testing import capture_logs
 from connector.clock import awake, now
 from connector.core.batching import Batch
 from connector.core.chunks import Headers, Partition
-from connector.core.progress import Progress, RangeSet, decode, runs
+from connector.core.progress import Progress, decode
+from connector.core.ranges import RangeSet, runs
 from connector.core.records import ResultEncoder
 from connector.core.results import Finished
 from connector.core.verdicts import QUEUED, SKIPPED, Verdict, Verdicts
