@@ -92,13 +92,13 @@ class Chooser:
             serial = next(self._serials)
             may_try = not (has_larger or batch.was_posted)
             most = 1 if trial or is_witness else self._size.most(now=now, may_try=may_try)
-            is_part = most is not None and batch.count > most
-            if most is not None and is_part:
+            others = None
+            if most is not None and batch.count > most:
                 whole = batch
-                batch, rest = whole.divide(range(most), (f"{whole.id}.t{serial:x}", whole.id))
-                self._queue.put_rest(rest)
-                added_bytes += batch.bytes + rest.bytes - whole.bytes
-            if is_witness or (is_part and not (trial or batch.was_posted)):
+                batch, others = whole.divide(range(most), (f"{whole.id}.t{serial:x}", whole.id))
+                self._queue.put_rest(others)
+                added_bytes += batch.bytes + others.bytes - whole.bytes
+            if is_witness or (others is not None and not (trial or batch.was_posted)):
                 batch.family = -serial  # never posted with its former batch, so its failures are its own
             if is_witness:
                 self._witness, has_witness = serial, True

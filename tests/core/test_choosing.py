@@ -4,6 +4,7 @@ from collections import deque
 from dataclasses import dataclass, field, replace
 from itertools import count
 
+import pytest
 from hypothesis import event, example, given
 from hypothesis import strategies as st
 
@@ -151,7 +152,8 @@ def test_a_batch_without_room_that_was_taken_leaves_the_turn_to_its_kind() -> No
     made = Choosing(room(full={A}))
     made.room.note(A)
     made.queue.ready.extend([batch(chunk(A, [0]), batch_id="crowded"), batch(chunk(B, [0]), batch_id="free")])
-    made.queue.again(replace(batch(chunk(B, [5]), batch_id="failed"), sent_ms=1), at=0.0)
+    for at in (5, 6):
+        made.queue.again(replace(batch(chunk(B, [at]), batch_id="failed"), sent_ms=1), at=0.0)
 
     begun = [one.id for _ in range(2) for _, one in made.start(slots=1)]
 
@@ -160,17 +162,60 @@ def test_a_batch_without_room_that_was_taken_leaves_the_turn_to_its_kind() -> No
     assert made.queue.startable == 0
 
 
-def test_parts_are_told_apart_by_id_and_new_ones_by_family() -> None:
+def test_what_was_posted_before_starts_in_a_full_partition_as_it_is() -> None:
+    """It is listed anyway, and is no witness: its failures are its former batch's."""
+    made = Choosing(room(full={A}))
+    made.queue.again(replace(batch(chunk(A, range(3)), family=7), sent_ms=1), at=0.0)
+
+    assert [(one.count, one.family) for _, one in made.start(slots=1)] == [(3, 7)]
+
+
+@pytest.mark.parametrize(("max_records", "counts"), [(1, [3]), (4, [3]), (5, [3, 2]), (6, [3, 2, 1]), (7, [3, 2, 1])])
+def test_as_many_records_start_as_may_be_in_flight_and_one_batch_always(max_records: int, counts: list[int]) -> None:
     made = Choosing()
+    made.queue.ready.extend(batch(chunk(A, range(10 * count, 11 * count))) for count in (3, 2, 1))
+
+    assert [one.count for _, one in made.start(slots=9, max_records=max_records)] == counts
+
+
+def limited(made: Choosing) -> Choosing:
+    """Have requests of two records answered, and larger ones lost."""
     made.size.answered(2, now=0.0)
     made.size.lost(1_000, began=-1.0, due=0.0, now=0.0)
-    made.queue.ready.append(batch(chunk(A, range(5)), batch_id="b", family=7))
-    made.active[0] = batch(chunk(B, range(9)))
-    made.chooser._larger = 0
+    return made
 
-    begun = made.start(slots=3)
 
-    assert [(one.id, one.count, one.family) for _, one in begun] == [("b.t1", 2, -1), ("b.t2", 2, -2), ("b", 1, 7)]
+@pytest.mark.parametrize(
+    ("sent_ms", "trial", "expected"),
+    [
+        (0, False, [("b.t1", 4, -1), ("b.t2", 2, -2), ("b.t3", 2, -3), ("b", 1, 7)]),
+        (1, False, [("b.t1", 2, 7), ("b.t2", 2, 7), ("b.t3", 2, 7), ("b.t4", 2, 7), ("b", 1, 7)]),
+        (0, True, [("b.t1", 1, 7), ("b.t2", 1, 7)]),
+    ],
+    ids=["new", "posted", "trial"],
+)
+def test_parts_of_a_new_batch_are_families_of_their_own_and_the_rest_keeps_its_id(
+    sent_ms: int, trial: bool, expected: list[tuple[str, int, int]]
+) -> None:
+    """What was posted together, or is one record to try the platform with, may share a fault with the rest."""
+    made = limited(Choosing())
+    one = replace(batch(chunk(A, range(9)), batch_id="b", family=7), sent_ms=sent_ms)
+    made.queue.put_back([one])
+
+    begun = made.start(slots=2 if trial else 9, trial=trial)
+
+    assert [(one.id, one.count, one.family) for _, one in begun] == expected
+
+
+def test_no_other_batch_tries_for_more_while_one_is_under_way() -> None:
+    made = limited(Choosing())
+    made.queue.ready.extend(batch(chunk(A, range(at, at + 4))) for at in (0, 10))
+    counts = [[one.count for _, one in made.start(slots=1)] for _ in range(2)]
+    made.active.clear()
+    made.queue.ready.append(batch(chunk(A, range(20, 24))))
+    counts.append([one.count for _, one in made.start(slots=2)])
+
+    assert counts == [[4], [2], [2, 4]]
 
 
 def test_suspects_may_be_half_of_the_requests_and_one_always_may() -> None:
@@ -182,6 +227,7 @@ def test_suspects_may_be_half_of_the_requests_and_one_always_may() -> None:
     assert none_waits == 0
     assert [made.chooser.room_for_suspects(under_way, slots) for slots in (0, 1, 4)] == [0, 0, 2]
     assert [made.chooser.room_for_suspects({}, slots) for slots in (0, 1, 3, 4)] == [1, 1, 1, 2]
+    assert [one.suspect for _, one in made.start(slots=1)] == [True]
 
 
 # ------------------------------------------------------------------ results
