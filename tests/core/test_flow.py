@@ -638,6 +638,52 @@ def test_a_partition_is_drained_once_all_that_was_posted_or_answered_is_committe
     assert not made.is_drained([A, B])
 
 
+def test_what_is_listed_and_whether_anything_is_left_is_told_of_partitions_that_are_assigned() -> None:
+    made = flow(A, B)
+    piece = chunk(A, range(3))
+    seen = [(made.listed([A, B, C]), made.has_nothing_left(A))]
+    read(made, piece)
+    made.add_ready([batch(piece)])
+    [(serial, _)] = started(made)
+    seen.append((made.listed([A, B, C]), made.has_nothing_left(A)))
+    settled(made, serial)
+    started(made)
+    seen.append((made.listed([A, B, C]), made.has_nothing_left(A)))
+    read(made, chunk(A, [3]))
+    seen.append((made.listed([A]), made.has_nothing_left(A)))
+    made.begin_revoke([A])
+    seen.append((made.listed([A]), made.has_nothing_left(A)))
+
+    assert seen == [(0, True), (3, False), (0, True), (0, False), (0, True)]
+    assert made.has_nothing_left(C)
+
+
+def test_partitions_that_are_not_assigned_can_be_revoked_and_released() -> None:
+    """As one that went during a rebalance before it had begun."""
+    made = flow(A)
+
+    made.begin_revoke([C])
+    made.release([C])
+
+    assert made.partitions.keys() == {A}
+    assert not made.wants_tick(now=0.0, slots=1)
+
+
+def test_a_commit_of_results_of_a_partition_that_was_released_meanwhile_changes_only_the_others() -> None:
+    made = flow(A, B)
+    both = batch(chunk(A, range(2)), chunk(B, range(2)))
+    made.add_ready([both])
+    [(serial, _)] = started(made)
+    settled(made, serial)
+    tick = made.plan(now=0.0, slots=0)
+    assert tick is not None
+    made.release([A])
+
+    made.committed(tick)
+
+    assert (made.partitions[B].base, made.partitions[B].active, made.held_bytes) == (2, {}, 0)
+
+
 def test_what_was_listed_as_its_partition_was_about_to_go_is_off_the_list_before_that_is_drained() -> None:
     """It will not be posted: the next owner would treat it as in doubt for nothing."""
     made, tick = about_to_start()
