@@ -28,6 +28,9 @@ log = get_logger("app")
 
 MAX_SLOTS = 1_000
 
+_GONE_SECS = 1.0
+"""How long the lock of a process that was just killed is waited for: the kernel takes a moment to end it."""
+
 _FIRST_ANSWER_SECS = 2.0
 _ANSWER_SECS = 10.0
 """Timeout for a group's coordinator, first and maximum.
@@ -100,11 +103,13 @@ def take_over(instance_id: str) -> Claim:
 
 
 def _claim_named(instance_id: str) -> Claim:
-    lock = _lock(instance_id)
-    if lock is None:
-        raise InstanceIdInUseError(
-            f"a worker with instance_id {instance_id!r} runs on this host already; give each its own"
-        )
+    deadline = time.monotonic() + _GONE_SECS
+    while (lock := _lock(instance_id)) is None:
+        if time.monotonic() > deadline:
+            raise InstanceIdInUseError(
+                f"a worker with instance_id {instance_id!r} runs on this host already; give each its own"
+            )
+        time.sleep(0.05)
     return Claim(instance_id, _client_id(instance_id), lock)
 
 

@@ -96,6 +96,29 @@ def test_a_lock_is_not_written_where_somebody_else_can(
     assert ours.read_text() == "precious"
 
 
+def test_the_id_of_a_process_that_was_just_killed_is_free_once_the_kernel_has_ended_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when somebody kills a worker and starts it again with one command."""
+    monkeypatch.setattr(tempfile, "tempdir", os.fspath(tmp_path))
+    waits: list[float] = []
+    killed = claim(_settings(instance_id="one"))
+    assert killed.lock is not None
+
+    def wait(secs: float) -> None:
+        waits.append(secs)
+        if len(waits) == 3:
+            killed.lock.close()  # type: ignore[union-attr]
+
+    monkeypatch.setattr("connector.app.instance.time.sleep", wait)
+
+    again = claim(_settings(instance_id="one"))
+
+    assert len(waits) == 3
+    assert again.lock is not None
+    again.lock.close()
+
+
 def _settings(**more: object) -> Settings:
     return Settings.model_validate(
         {
