@@ -200,6 +200,8 @@ class _Unblocked:
     def __init__(self, target: TextIO) -> None:
         self._target = target
         self._dropped = 0
+        self._ending = b""
+        """What ends a line of which the last part was dropped, so that the next one begins on its own."""
 
     def write(self, line: str) -> None:
         """Write a line, or drop it; raises what writing to a descriptor does."""
@@ -207,12 +209,15 @@ class _Unblocked:
         if self._dropped and _takes_more(descriptor, within_secs=0):
             dropped, self._dropped = self._dropped, 0
             get_logger("log").warning("log lines dropped", count=dropped, why="nobody read the log")
-        rest = line.encode(self._target.encoding, "backslashreplace")
+        rest = whole = self._ending + line.encode(self._target.encoding, "backslashreplace")
         while rest:
             if not _takes_more(descriptor, within_secs=0 if self._dropped else _PATIENCE_SECS):
                 self._dropped += 1
+                if rest is not whole:
+                    self._ending = b"\n"
                 return
             rest = rest[os.write(descriptor, rest[: select.PIPE_BUF]) :]
+            self._ending = b""
 
 
 class _Handler(logging.StreamHandler[_Unblocked | TextIO]):

@@ -417,6 +417,18 @@ def test_a_log_that_nobody_reads_does_not_stop_who_logs(unread: int) -> None:
     assert after["event"] == "after it"
 
 
+def test_what_follows_a_line_of_which_a_part_was_dropped_begins_on_its_own(unread: int) -> None:
+    log = get_logger("test")
+    log.info("long", filler="x" * 20_000)
+    torn = os.read(unread, 1_000_000)
+
+    log.info("after it")
+
+    rest, *lines = (torn + os.read(unread, 1_000_000)).splitlines()
+    assert rest == torn
+    assert [json.loads(line)["event"] for line in lines] == ["log lines dropped", "after it"]
+
+
 def test_a_line_longer_than_what_a_pipe_holds_is_written_as_it_is_read(unread: int) -> None:
     writer = threading.Thread(target=lambda: get_logger("test").info("long", filler="\u00fc" * 100_000))
     writer.start()
