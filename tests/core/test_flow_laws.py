@@ -613,6 +613,8 @@ class DeliveryMachine(RuleBasedStateMachine):
         """Write what the storm guard kept back."""
         for item in worker.quarantine:
             worker.flow.settle(item)
+            if not item.unlisted:  # recalled: still listed, and its answer counts again
+                worker.told.update(self.positions(item.chunks))
         worker.quarantine = []
 
     # ------------------------------------------------------------------ partitions come and go
