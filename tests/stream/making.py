@@ -55,6 +55,26 @@ def _failed(code: int) -> "Future[Any]":
     return future
 
 
+def settings_of(stream: str) -> Settings:
+    """Return settings with one stream of this name, for brokers that do not exist."""
+    return Settings.model_validate(
+        {
+            "kafka": {"bootstrap_servers": "127.0.0.1:1"},
+            "trackly": {"api_key": KEY},
+            "streams": [
+                {
+                    "name": stream,
+                    "topics": ["source"],
+                    "operation": "send",
+                    "list_number": "+18005551234",
+                    "outcomes": {"topic": "outcomes"},
+                    "dead_letters": {"topic": "dead-letters"},
+                }
+            ],
+        }
+    )
+
+
 def make_stream(
     settings: Settings, name: str, fail: Callable[[BaseException], None], *, stalled_secs: float = 300.0
 ) -> Stream:

@@ -9,7 +9,6 @@ from unittest.mock import create_autospec
 import pytest
 
 from connector.clock import now
-from connector.config.settings import Settings
 from connector.core.progress import Progress
 from connector.core.verdicts import QUEUED, Verdicts
 from connector.kafka.source import Read, Source
@@ -22,25 +21,9 @@ from connector.stream.stream import Stream
 from connector.stream.tick import Ticker
 from tests.kit.patience import PATIENCE_SECS
 from tests.kit.sending import PARTITION, Bench
-from tests.kit.world import KEY
-from tests.stream.making import ids, make_stream
+from tests.stream.making import ids, make_stream, settings_of
 
-SETTINGS = Settings.model_validate(
-    {
-        "kafka": {"bootstrap_servers": "127.0.0.1:1"},
-        "trackly": {"api_key": KEY},
-        "streams": [
-            {
-                "name": "early",
-                "topics": ["source"],
-                "operation": "send",
-                "list_number": "+18005551234",
-                "outcomes": {"topic": "outcomes"},
-                "dead_letters": {"topic": "dead-letters"},
-            }
-        ],
-    }
-)
+SETTINGS = settings_of("early")
 
 
 def test_a_stream_that_is_stopped_while_it_starts_never_joins_its_group(monkeypatch: pytest.MonkeyPatch) -> None:

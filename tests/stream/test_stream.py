@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from connector.clock import now
-from connector.config.settings import Settings
 from connector.core.breaker import Hold
 from connector.core.chunks import Partition
 from connector.core.progress import Progress
@@ -29,24 +28,9 @@ from connector.stream.watching import Watch
 from tests.core.making import A, B, C, batch, chunk
 from tests.kit.patience import PATIENCE_SECS
 from tests.kit.world import KEY
-from tests.stream.making import make_stream
+from tests.stream.making import make_stream, settings_of
 
-SETTINGS: Final = Settings.model_validate(
-    {
-        "kafka": {"bootstrap_servers": "127.0.0.1:1"},
-        "trackly": {"api_key": KEY},
-        "streams": [
-            {
-                "name": "sends",
-                "topics": ["source"],
-                "operation": "send",
-                "list_number": "+18005551234",
-                "outcomes": {"topic": "outcomes"},
-                "dead_letters": {"topic": "dead-letters"},
-            }
-        ],
-    }
-)
+SETTINGS: Final = settings_of("sends")
 REASONS: Final = [*CHOICES, "records_missing"]
 BY_PROBE: Final = {"kafka": "topic_missing", "outage": "unauthorized", "refused": "kafka_authorization"}
 
