@@ -45,8 +45,8 @@ def asking(kafka: KafkaSettings, client_id: str) -> Config:
 
     It notices a broker that no longer responds (a frozen host) only by a request that is not answered. With half the
     call's timeout per request, a call that meets such a broker has time for another one; with librdkafka's default of
-    60 s it would not. Clients that write, or commit, keep the default: a request that is repeated on a new connection
-    and its first copy may arrive in either order, and a group accepts both.
+    60 s it would not. Producers and consumers keep the default: a request that is repeated on a new connection and its
+    first copy may arrive in either order, and a group accepts both.
     """
     return {"socket.timeout.ms": _half_ms(kafka), **common(kafka, client_id)}
 
@@ -76,10 +76,6 @@ def consumer(
     kafka: KafkaSettings, stream: StreamSettings, *, client_id: str, instance_id: str, group: str | None = None
 ) -> Config:
     """Return the properties of a consumer in the stream's group, or in another of its groups."""
-    # Exactly-once, its producer commits, so it only queries. It has to leave a frozen broker by itself: if it is
-    # replaced, its group keeps its partitions for its session. A static member has its session taken over; and with the
-    # classic protocol, this timeout would cut short the wait for an assignment.
-    only_asks = kafka.group_protocol == "consumer" and stream.delivery.guarantee == "exactly_once"
     config: Config = {
         # Measured: with the default of 1,000 ms, a reader gets a quarter of its speed.
         "fetch.queue.backoff.ms": 5,
@@ -93,7 +89,7 @@ def consumer(
         # For idle streams: each response wakes up a thread here and one of the broker. A seek waits for it as well.
         "fetch.wait.max.ms": 100,
         "topic.metadata.refresh.interval.ms": int(stream.metadata_refresh_secs * 1000),
-        **(asking if only_asks else common)(kafka, client_id),
+        **common(kafka, client_id),
         **kafka.consumer_properties,
         "group.id": group or stream.group,
         "group.protocol": kafka.group_protocol,

@@ -15,13 +15,6 @@ from confluent_kafka import Consumer, KafkaException
 SILENT_SECS: Final = 5.0
 """A consumer that received nothing for so long is checked, and again after as long."""
 
-DYNAMIC_SILENT_SECS: Final = 15.0
-"""The same for a dynamic member, as with KIP-848: by then it has left a frozen broker by itself (`configs.consumer`).
-
-Its partitions wait for its session if it is replaced, since it reaches no coordinator to leave: librdkafka sends that
-request once, to the broker that was the coordinator last.
-"""
-
 REACH_SECS: Final = 2.0
 """Timeout of one query. If a slow cluster takes longer, the new client gets no answer either."""
 

@@ -31,7 +31,7 @@ from connector.kafka.commits import Committed, Membership, committed_of, generat
 from connector.kafka.configs import Config
 from connector.kafka.errors import REJECTIONS, FatalError, KafkaTroubleError, translate, translating
 from connector.kafka.leader_epochs import NO_EPOCH, LeaderEpochs
-from connector.kafka.reachability import DYNAMIC_SILENT_SECS, SILENT_SECS, is_cut_off
+from connector.kafka.reachability import SILENT_SECS, is_cut_off
 from connector.kafka.replaceable_consumer import ReplaceableConsumer
 from connector.kafka.topics import partitions_of
 
@@ -164,8 +164,6 @@ class Source:
         self._pending_seeks: dict[Partition, _PendingSeek] = {}
         self._leader_epochs = LeaderEpochs()
         self._paused: set[Partition] = set()
-        self._is_dynamic = config.get("group.protocol") == "consumer"
-        """Whether it is a dynamic member of a KIP-848 group."""
         self._active_at = time.monotonic()
         """When it last returned records or was checked for reachability, or until when a broker throttles it."""
         self._losses = 0
@@ -186,8 +184,8 @@ class Source:
         """Join the group; names that start with `^` are patterns, but at least one is not."""
         self._known_topic = next(topic for topic in topics if not topic.startswith("^"))
         self._is_read = naming(topics)
-        # With KIP-848 brokers match patterns, against whole names; librdkafka matches the beginning of a name.
-        if self._is_dynamic:
+        # With this protocol brokers match patterns, against whole names; librdkafka matches the beginning of a name.
+        if self._config.get("group.protocol") == "consumer":
             topics = [f"^({topic}).*" if topic.startswith("^") else topic for topic in topics]
         self._consumer.subscribe(
             list(topics), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
@@ -459,8 +457,7 @@ class Source:
     @property
     def is_silent(self) -> bool:
         """Whether it returned nothing for so long that `is_cut_off` should be called."""
-        limit = DYNAMIC_SILENT_SECS if self._is_dynamic else SILENT_SECS
-        return time.monotonic() - self._active_at > limit
+        return time.monotonic() - self._active_at > SILENT_SECS
 
     def is_cut_off(self, secs: float) -> bool:
         """Return whether only a new consumer can reach a broker again; takes up to three times `secs`."""

@@ -5,8 +5,7 @@ from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 
 from connector.config.kafka import KafkaSettings
-from connector.config.streams import StreamSettings
-from connector.kafka.configs import asking, common, compresses, consumer, producer
+from connector.kafka.configs import asking, common, compresses, producer
 
 
 def test_a_broker_has_half_the_time_of_a_call_to_answer_a_question() -> None:
@@ -15,29 +14,6 @@ def test_a_broker_has_half_the_time_of_a_call_to_answer_a_question() -> None:
 
     assert asking(kafka, "client")["socket.timeout.ms"] == 2_000
     assert "socket.timeout.ms" not in common(kafka, "client")
-
-
-@pytest.mark.parametrize("protocol", ["classic", "consumer"])
-@pytest.mark.parametrize("guarantee", ["exactly_once", "at_least_once"])
-def test_a_consumer_leaves_a_frozen_broker_by_itself_where_it_commits_nothing_and_is_not_replaced_within_a_session(
-    protocol: str, guarantee: str
-) -> None:
-    """A new member waits for the old one's session, 45 s by default, if the frozen broker was its coordinator."""
-    kafka = KafkaSettings.model_validate({"bootstrap_servers": "localhost:9092", "group_protocol": protocol})
-    stream = StreamSettings.model_validate(
-        {
-            "name": "sends",
-            "topics": ["sends"],
-            "operation": "send",
-            "outcomes": {"topic": "outcomes"},
-            "dead_letters": {"topic": "dead"},
-            "delivery": {"guarantee": guarantee},
-        }
-    )
-
-    made = consumer(kafka, stream, client_id="client", instance_id="one")
-
-    assert made.get("socket.timeout.ms") == (5_000 if (protocol, guarantee) == ("consumer", "exactly_once") else None)
 
 
 def test_properties_of_the_operator_go_over_ours() -> None:

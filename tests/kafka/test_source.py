@@ -18,7 +18,7 @@ from connector.kafka import source
 from connector.kafka.commits import Membership
 from connector.kafka.errors import AbortableError, KafkaTroubleError
 from connector.kafka.leader_epochs import NO_EPOCH
-from connector.kafka.reachability import DYNAMIC_SILENT_SECS, SILENT_SECS
+from connector.kafka.reachability import SILENT_SECS
 from connector.kafka.source import SEEK_RETRY_SECS, RebalanceHandler, Source
 from tests.conftest import MakeBroker
 from tests.kit.brokers import sasl_plain
@@ -621,20 +621,6 @@ def test_a_consumer_that_brings_nothing_is_silent_until_it_is_asked_or_brings_re
         heard.append(tried.is_silent)
 
     assert heard == [True, False, False]
-
-
-@pytest.mark.parametrize(("protocol", "limit"), [("classic", SILENT_SECS), ("consumer", DYNAMIC_SILENT_SECS)])
-def test_a_member_whose_session_nobody_can_take_over_has_longer_to_reach_another_broker(
-    consumer: Consumer, monkeypatch: pytest.MonkeyPatch, protocol: str, limit: float
-) -> None:
-    at = 0.0
-    monkeypatch.setattr("connector.kafka.source.time.monotonic", lambda: at)
-    tried = Source({"group.protocol": protocol}, create_autospec(RebalanceHandler, instance=True), lambda _: 1)
-
-    at = limit
-    assert not tried.is_silent
-    at = limit + 0.1
-    assert tried.is_silent
 
 
 @pytest.mark.parametrize("read_since", [False, True])
