@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import httpx
 import yaml
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from connector.demo.broker import free_ports
@@ -267,8 +267,18 @@ class World:
             assert all(worker.process.poll() is not None for worker in self.workers)
             admin = AdminClient({"bootstrap.servers": self.bootstrap_servers})
             admin.list_topics(timeout=PATIENCE_SECS)
-            members = admin.describe_consumer_groups([self.group])[self.group].result(PATIENCE_SECS).members
-            names = tuple(member.group_instance_id for member in members if member.group_instance_id is not None)
+            deadline = time.monotonic() + PATIENCE_SECS
+            while True:  # a coordinator that was restarted loads its groups first
+                try:
+                    group = admin.describe_consumer_groups([self.group])[self.group].result(PATIENCE_SECS)
+                except KafkaException as error:
+                    if error.args[0].code() != KafkaError.COORDINATOR_LOAD_IN_PROGRESS or time.monotonic() > deadline:
+                        raise
+                    time.sleep(0.2)
+                else:
+                    found = (member.group_instance_id for member in group.members)
+                    names = tuple(name for name in found if name is not None)
+                    break
         remove_members(self.bootstrap_servers, self.group, names)
 
     def headers_of_dead_letters(self) -> list[dict[str, str]]:

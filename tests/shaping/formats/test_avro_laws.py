@@ -69,13 +69,18 @@ PLAIN = st.one_of(
 )
 
 
+_ALIKE: Final = dict.fromkeys(("int", "long", "float", "double"), "number") | dict.fromkeys(("string", "bytes"), "text")
+"""Types that a reader may take for one another: of several in a union it takes the first."""
+
+
 def _union(case: Case, first: Case | None, other: Case | None) -> Case:
     """Return a case whose type is one of several, with at most one of each kind."""
     kinds: dict[str, Any] = {}
     for each in (first, case, other):
         if each is not None and not isinstance(each.schema, list):
             kind = each.schema if isinstance(each.schema, str) else each.schema["type"]
-            kinds.setdefault(str(each.schema["name"]) if kind in ("record", "enum", "fixed") else kind, each.schema)
+            named = kind in ("record", "enum", "fixed")
+            kinds.setdefault(str(each.schema["name"]) if named else _ALIKE.get(kind, kind), each.schema)
     if isinstance(case.schema, list) or case.schema not in kinds.values():
         return case
     kind = case.schema if isinstance(case.schema, str) else case.schema["type"]
