@@ -104,8 +104,9 @@ class Batch:
 
     def divide(self, indices: Sequence[int], batch_ids: tuple[str, str]) -> tuple["Batch", "Batch"]:
         """Return the records at `indices` (ascending), and all others, as two batches; neither may be empty."""
+        envelope_bytes = self._envelope_bytes
         chosen, others = (
-            self.piece(chunks, batch_id, envelope_bytes=self._envelope_bytes)
+            self.piece(chunks, batch_id, envelope_bytes=envelope_bytes)
             for chunks, batch_id in zip(self.split(indices), batch_ids, strict=True)
         )
         return chosen, others
