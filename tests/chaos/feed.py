@@ -12,7 +12,7 @@ from connector.demo.judge import Produced
 from connector.demo.topics import Record, position_of
 from connector.simulator import SimulatorThread
 from tests.chaos.arena import PARTITIONS, Arena, Lane
-from tests.kit.feed import watch_ledger
+from tests.kit.feed import ONCE, watch_ledger
 
 BAD_EVERY: Final = 50
 _BAD: Final[tuple[tuple[bytes | None, str], ...]] = (
@@ -61,7 +61,7 @@ class Feed:
         self._producer = Producer(
             {
                 "bootstrap.servers": arena.bootstrap_servers,
-                "enable.idempotence": True,
+                **ONCE,
                 "linger.ms": 10,
                 "queue.buffering.max.messages": 1_000_000,
                 # Not at once: who asks a node that comes up before it counts as alive may lose it (librdkafka 5301).
