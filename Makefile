@@ -12,7 +12,7 @@ TEST_PACKAGES := pytest pytest-timeout hypothesis jsonschema trustme 'confluent-
 # What users may install beside the dependencies; its versions are tried as well.
 EXTRAS := avro json-schema otel protobuf
 # Processes that share the tests out, each with a broker of its own; most tests wait more than they compute.
-JOBS ?= 4
+JOBS ?= 6
 
 BIN := $(VENV)/bin
 comma := ,
