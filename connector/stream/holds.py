@@ -4,6 +4,7 @@ Holds begin and end in many places: the gate, the ticker, the reader. So their l
 comparing the present holds with those of the last look: one line when a hold begins and one when it ends.
 """
 
+import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -131,7 +132,8 @@ class HoldMonitor:
             self._seen[seen] = at
             self._count(seen.hold.reason)
             commands = commands_for(seen, self._base)
-            self._log.error(
+            self._log.log(
+                logging.INFO if seen.hold.reason == "paused" else logging.ERROR,  # a pause is what somebody asked for
                 "stream on hold",
                 detail=detail_of(seen, secrets),
                 ends=seen.hold.ends,

@@ -17,7 +17,7 @@ from connector.core.chunks import Partition
 from connector.core.progress import Progress
 from connector.core.ranges import RangeSet
 from connector.core.verdicts import QUEUED, Verdicts
-from connector.stream.holds import CHOICES, Decision, HoldSeen
+from connector.stream.holds import CHOICES, Decision, HoldMonitor, HoldSeen
 from connector.stream.preparing import Preparer
 from connector.stream.reader import Reader
 from connector.stream.sender import Sender
@@ -175,6 +175,15 @@ def test_a_stream_fails_once_is_reported_once_and_leaves_its_partitions_to_other
     assert shown.startswith("ValueError: bug 0")
     assert "+15550000001" not in shown
     assert KEY not in shown
+
+
+def test_a_hold_is_an_error_in_the_log_and_a_pause_which_somebody_asked_for_is_not() -> None:
+    seen = [HoldSeen(Hold(reason, now(), "", "operator")) for reason in ("paused", "unauthorized")]
+
+    with capture_logs() as logs:
+        HoldMonitor("sends", "http://localhost:8080", Mock()).check(seen)
+
+    assert [(line["reason"], line["log_level"]) for line in logs] == [("paused", "info"), ("unauthorized", "error")]
 
 
 def test_a_hold_is_shown_with_the_stream_while_it_runs_and_the_first_one_is_that_of_the_stream() -> None:
