@@ -71,13 +71,14 @@ class ReadOptions:
 class _Assigned:
     """An assigned partition: the number of its assignment, and how far it is on its way to being read.
 
-    It is looked up, waits at `begin_at` until librdkafka is ready, and is read once it has begun. To restart, it is
-    drained and looked up under a new number.
+    It is looked up once no tick names it, waits at `begin_at` until librdkafka is ready, and is read once it has begun.
+    To restart, it is drained and looked up under a new number.
     """
 
     epoch: int
     in_doubt: InDoubt
     """What becomes of its records in doubt: the setting, or a decision about this partition."""
+    is_looked_up: bool = False
     begin_at: int | None = None
     leader_epoch: int = NO_EPOCH
     """That of what was read before: all below `begin_at`, and some records below `horizon`."""
@@ -232,6 +233,7 @@ class Reader:
         """Do one turn: start partitions whose progress is known, close due batches, read if there is room."""
         self.turns += 1
         self._beginnings.look_again(source)
+        self._look_up_released()
         self._begin_found(source)
         self._reload_decided()
         self._reload_replaced()
@@ -431,15 +433,35 @@ class Reader:
         self.troubles.assigned(partitions, before=self._assigned)
         if partitions:
             self._log.info("partitions assigned", partitions=[str(p) for p in partitions])
-        if partitions or self._state.admission.pacer is not None:  # paces depend on how many partitions others have
             self._look_up(partitions)
+        elif self._state.admission.pacer is not None:  # paces depend on how many partitions others have
+            assert self._source is not None
+            self._beginnings.look_up(self._source, {})
 
     def _look_up(self, partitions: Iterable[Partition]) -> None:
         """Look partitions up, each under a new number: results under an earlier one are stale."""
+        for partition in partitions:
+            self._assigned[partition] = _Assigned(next(self._numbers), self._options.begin.in_doubt)
+        self._look_up_released()
+
+    def _look_up_released(self) -> None:
+        """Look up new partitions, unless the running tick still names them from before they were released.
+
+        It may yet commit, and brokers need not reject that: a member that lost partitions and got them back may be the
+        same one as before. And what is in doubt depends on whether it committed. No later tick names them before they
+        begin.
+        """
         assert self._source is not None
-        new = {partition: _Assigned(next(self._numbers), self._options.begin.in_doubt) for partition in partitions}
-        self._assigned |= new
-        self._beginnings.look_up(self._source, {partition: mine.epoch for partition, mine in new.items()})
+        assert self._ticker is not None
+        waiting = {partition: mine for partition, mine in self._assigned.items() if not mine.is_looked_up}
+        if not waiting:
+            return
+        with self._state.lock:
+            free = {p: mine for p, mine in waiting.items() if not self._ticker.names({p})}
+        for mine in free.values():
+            mine.is_looked_up = True
+        if free:
+            self._beginnings.look_up(self._source, {partition: mine.epoch for partition, mine in free.items()})
 
     def revoking(self, partitions: list[Partition]) -> None:
         """Finish what is in flight within the deadline, then release the partitions."""
@@ -569,20 +591,11 @@ class Reader:
 
     def _begin_found(self, source: Source) -> None:
         """Take over the partitions whose progress was read, and start those that librdkafka is ready for."""
-        assert self._ticker is not None
-        too_early: list[Beginning] = []
         while self._beginnings.found:
             found = self._beginnings.found.popleft()
             mine = self._assigned.get(found.partition)
-            if mine is None or mine.epoch != found.epoch:
-                continue
-            with self._state.lock:
-                is_named = self._ticker.names({found.partition})
-            if is_named:  # the running tick is from before it was released; its results may still be needed
-                too_early.append(found)
-            elif not self._needs_new_consumer(found):
+            if mine is not None and mine.epoch == found.epoch and not self._needs_new_consumer(found):
                 self._take_over(found, mine)
-        self._beginnings.found.extend(too_early)
         begun = []
         for partition, mine in [(p, mine) for p, mine in self._assigned.items() if not mine.has_begun]:
             if mine.begin_at is not None and source.begin(partition, mine.begin_at, mine.leader_epoch, mine.horizon):

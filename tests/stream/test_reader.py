@@ -119,6 +119,13 @@ class Reading:
             self.reader._turn(self.source)
         assert (self.reader._looks_up, self.failed) == (False, [])
 
+    def turn_until(self, wanted: Callable[[], bool]) -> None:
+        """Take turns until this is true."""
+        deadline = time.monotonic() + PATIENCE_SECS
+        while not wanted() and time.monotonic() < deadline:
+            self.reader._turn(self.source)
+        assert (wanted(), self.failed) == (True, [])
+
     def wait_found(self) -> None:
         """Wait until something is found about a partition that was looked up."""
         deadline = time.monotonic() + PATIENCE_SECS
@@ -632,6 +639,56 @@ def test_a_partition_that_a_tick_still_names_begins_when_that_is_over(reading: R
     assert not reading.has_begun(PARTITION)
     over.append(True)
     reading.wait(lambda: reading.has_begun(PARTITION))
+
+
+def test_a_partition_begins_at_what_a_tick_commits_that_was_running_when_it_came_back(reading: Reading) -> None:
+    """The same member may lose it and get it back: brokers need not reject the commit, which may be slow."""
+    reading.begin_by_hand(PARTITION)
+    reading.reader._take(chunk_of(reading.reader._assigned[PARTITION].epoch, OFFSET), 100.0)
+    reading.commit(slots=1)
+    [(serial, batch)] = reading.state.flow.active.items()
+    reading.state.finish(serial, batch.chunks, Verdicts(QUEUED), attempts=1, sent_ms=1, answered_ms=2)
+    tick = reading.state.flow.plan(now=0.0, slots=0)
+    assert tick is not None
+    running = set(tick.offsets)
+    reading.ticker.names.side_effect = lambda asked: not asked.isdisjoint(running)
+
+    reading.reader.lost([PARTITION])
+    reading.reader.assigned([PARTITION, OTHER])
+    reading.turn_until(lambda: reading.has_begun(OTHER))
+    reading.stand.update(tick.offsets)
+    reading.state.flow.committed(tick)
+    running.clear()
+    reading.look_up()
+
+    assert [offset for _, partition, offset in reading.begins if partition == PARTITION] == [OFFSET, OFFSET + 1]
+    assert reading.state.flow.partitions[PARTITION].doubt.count == 0
+
+
+def test_what_an_unresolved_tick_lists_needs_no_operator_when_its_partition_came_back_meanwhile(
+    holding: Reading,
+) -> None:
+    """None of it was posted, which is known only once it is known that the tick was ours."""
+    holding.stand.clear()
+    holding.begin_by_hand(PARTITION)
+    holding.reader._take(chunk_of(holding.reader._assigned[PARTITION].epoch, OFFSET), 100.0)
+    with holding.state.changed:
+        holding.state.queue(holding.state.batcher.drain())
+        tick = holding.state.flow.plan(now=0.0, slots=1)
+    assert tick is not None
+    running = set(tick.offsets)
+    holding.ticker.names.side_effect = lambda asked: not asked.isdisjoint(running)
+    holding.stand.update(tick.offsets)
+
+    holding.reader.lost([PARTITION])
+    holding.reader.assigned([PARTITION, OTHER])
+    holding.turn_until(lambda: holding.has_begun(OTHER))
+    holding.state.flow.aborted(tick)
+    running.clear()
+    holding.look_up()
+
+    assert holding.state.partition_holds == {}
+    assert [offset for _, partition, offset in holding.begins if partition == PARTITION] == [OFFSET, OFFSET]
 
 
 def test_a_partition_that_begins_while_there_is_no_room_has_no_other_read_on(reading: Reading) -> None:
