@@ -390,7 +390,9 @@ class Reader:
         for partition, (base, next_read) in states.items():
             # After the last record there may be a transaction marker or aborted records: nothing to wait for.
             offset = max(base, passed.get(partition, base)) if base >= next_read else base
-            if offset > base and self.epoch_of(partition) is not None:  # otherwise reached before it began
+            mine = self._assigned.get(partition)
+            # Before it begins, and while it is to restart, the position is behind records that were dropped.
+            if offset > base and mine is not None and mine.has_begun and mine.restart_by is None:
                 self._pass_over(partition, offset)
             end = source.known_end(partition)
             positions[partition] = Position(offset, None if end is None else max(end - offset, 0))

@@ -944,6 +944,22 @@ def test_a_partition_that_has_not_begun_is_not_passed_over(reading: Reading) -> 
     assert reading.stand[PARTITION][0] == OFFSET
 
 
+def test_a_partition_that_waits_for_its_restart_is_not_passed_over(reading: Reading) -> None:
+    """The consumer's position is behind records that it returned, and that were dropped as others than those read."""
+    reading.begin_by_hand(PARTITION)
+    reading.source.read.side_effect = [Read(missing=[PARTITION], truncated={PARTITION: OFFSET})]
+    reading.reader._turn(reading.source)
+    reading.ticker.names.return_value = True
+    reading.source.read.side_effect = reading._read
+    reading.source.passed.return_value = {PARTITION: OFFSET + 3}
+    reading.reader._stock_taken_at = float("-inf")
+
+    reading.reader._turn(reading.source)
+
+    reading.commit()
+    assert (reading.stand.get(PARTITION, (OFFSET, ""))[0], reading.state.counts.passed_over) == (OFFSET, 0)
+
+
 def test_lists_of_partitions_that_stay_continue_at_their_pace_while_another_drains(reading: Reading) -> None:
     """The reader waits for what is in flight, and nobody else checks whose turn has come."""
     reading.source.all_partitions.return_value = _some(2)
