@@ -59,6 +59,7 @@ class Client:
             "User-Agent": f"trackly-connector/{__version__}",
             "Accept": "application/json",
             "Accept-Encoding": "identity",
+            "Content-Type": "application/json",  # of every request, says the platform: also of one without a body
             "Connection": "keep-alive",
         }
 
@@ -135,7 +136,7 @@ class Client:
         """
         headers = {**self._headers, "X-Api-Key": (key := self._api_key())}
         if content is not None:
-            headers |= {"Content-Type": "application/json", "Content-Length": str(sum(map(len, content)))}
+            headers["Content-Length"] = str(sum(map(len, content)))
         # With a declared encoding, httpx does not detect one at each access. All headers are ASCII.
         request = httpx.Request(
             method,

@@ -58,6 +58,24 @@ def test_a_request_says_what_the_api_asks_for(base: str) -> None:
     talk(handle, at_a_path)
 
 
+def test_a_probe_names_the_content_type_that_the_api_wants_of_every_request() -> None:
+    heads: list[str] = []
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head, _ = await read_request(reader)
+        heads.append(head.decode().lower())
+        writer.write(whole(OK))
+
+    async def use(client: Client, _served: Served) -> None:
+        assert (await client.lists()).ok
+
+    talk(handle, use)
+
+    assert heads[0].startswith("get /lists?")
+    assert "\r\ncontent-type: application/json\r\n" in heads[0]
+    assert "content-length" not in heads[0]
+
+
 def test_the_key_is_asked_for_each_request() -> None:
     keys = iter(["old", "new", "newer"])
     seen: list[bytes] = []
