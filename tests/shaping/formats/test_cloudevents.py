@@ -153,6 +153,32 @@ def test_what_is_no_event_is_a_dead_letter_and_the_others_continue(
     assert (decoded.values, reasons(decoded)) == ([EVENT, None, EVENT], {1: reason})
 
 
+@pytest.mark.parametrize(
+    ("time", "is_one"),
+    [
+        ("2026-01-31T08:00:00Z", True),
+        ("2026-01-31t08:00:00.123456789z", True),
+        ("2026-01-31T08:00:00-23:59", True),
+        ("2024-02-29T00:00:00Z", True),
+        ("2016-12-31T23:59:60Z", True),
+        ("2026-02-29T00:00:00Z", False),
+        ("2026-13-31T08:00:60Z", False),
+        ("2026-01-31T99:99:60Z", False),
+        ("2026-01-31T24:00:00Z", False),
+        ("2026-01-31T08:60:00Z", False),
+        ("2026-01-31T08:00:61Z", False),
+        ("2026-01-31T08:00:00", False),
+        ("2026-01-31T08:00:00+24:00", False),
+        ("2026-01-31 08:00:00Z", False),
+        ("2026-01-31T08:00:00Z\n", False),
+    ],
+)
+def test_a_time_is_one_of_rfc_3339_and_a_leap_second_is_one(time: str, is_one: bool) -> None:
+    decoded = _decode(_structured(time=time))
+
+    assert reasons(decoded) == ({} if is_one else {0: "not_a_cloudevent"})
+
+
 def test_framed_data_in_binary_mode_is_decoded_beside_json(make_registry: Any) -> None:
     tiny = make_registry()
     tiny.add(3, SMS)
