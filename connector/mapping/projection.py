@@ -52,6 +52,7 @@ class Projection:
                 inner = inner.setdefault(name, {})
         kind = self._kind(tree["value"], ("value",))
         self._decode: Callable[[bytes | None], Any] = msgspec.json.Decoder(kind).decode  # type: ignore[assignment] # a null is a TypeError
+        # An object, so that beside such a record the others are followed as fast as ever.
         self._nothing = msgspec.json.decode(b"{}", type=kind)
 
     def decode(self, values: Sequence[bytes | None]) -> tuple[list[Any], set[int]]:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from connector.core.chunks import Headers
 from connector.mapping.mapping import InvalidMappingError
+from connector.mapping.projection import MAX_NAMES
 from connector.shaping.shaper import Shaper, shape_by, shaper_of
 from connector.trackly.operations import operation_of
 from tests.shaping.making import chunk, posted, prepared, settled, stream
@@ -382,6 +383,7 @@ def test_the_fields_alone_tell_what_the_whole_record_tells(when: str | None, dat
 @pytest.mark.parametrize(
     "mapping",
     [
+        {"fields": {"to": "value"}},
         {"fields": {"to": "value", "body": "value.b"}},
         {"fields": {"to": "value.a", "body": {"template": "{{ value }}"}}},
         {"fields": {"to": "value.a", "metadata": {"all": "value.a.b"}}},
@@ -390,6 +392,7 @@ def test_the_fields_alone_tell_what_the_whole_record_tells(when: str | None, dat
         {"list_number": "value.list"},
         {"fields": {"to": 'value."a\\"b"'}},
         {"when": "value.a != 'x'", "fields": {"to": "value.to"}},
+        {"fields": {"to": ".".join(["value", *["a"] * MAX_NAMES])}},
     ],
 )
 def test_what_needs_more_of_a_record_than_some_fields_is_given_all_of_it(mapping: dict[str, Any]) -> None:
@@ -404,14 +407,38 @@ def test_a_number_that_nobody_looks_at_may_be_of_any_size() -> None:
     assert [event["body"] for event in posted(prepared(stream(mapping=mapping), chunk(*values)))] == ["1", "-"]
 
 
-def test_a_path_may_be_long() -> None:
-    path = ".".join(["value", *["a"] * 900])
-    result = prepared(
-        stream(mapping={"fields": {"to": "value.to", "body": {"from": path, "default": "x"}}}),
-        chunk({"to": "+14155550101"}),
-    )
+def test_any_number_of_fields_is_followed_beside_headers() -> None:
+    names = [f"n{number}" for number in range(12)]
+    fields = {"to": "value.to", "body": "headers.h", "metadata": {name: f"value.all.{name}" for name in names}}
+    values: list[dict[str, Any]] = [
+        {"to": "+14155550101", "all": {name: name.upper() for name in names}},
+        {"to": "+14155550102"},
+    ]
+    settings = stream(mapping={"fields": fields})
 
-    assert [event["body"] for event in posted(result)] == ["x"]
+    result = prepared(settings, chunk(*values, headers=[[("h", b"1")], [("h", b"2")]]))
+
+    assert Shaper(settings).plan_for("orders").projection is not None
+    assert [(event["body"], event.get("metadata")) for event in posted(result)] == [
+        ("1", values[0]["all"]),
+        ("2", None),
+    ]
+
+
+@pytest.mark.parametrize("length", [MAX_NAMES - 1, MAX_NAMES, 900])
+def test_a_path_may_be_long(length: int) -> None:
+    """Up to a limit only what it leads to is decoded."""
+    names = ["a"] * length
+    deep: Any = "found"
+    for name in names[:MAX_NAMES]:  # so that the longest path leads to nothing
+        deep = {name: deep}
+    settings = stream(
+        mapping={"fields": {"to": "value.to", "body": {"from": ".".join(["value", *names]), "default": "x"}}}
+    )
+    result = prepared(settings, chunk({"to": "+14155550101"}, {"to": "+14155550102", **deep}))
+
+    assert (Shaper(settings).plan_for("orders").projection is None) == (length >= MAX_NAMES)
+    assert [event["body"] for event in posted(result)] == ["x", "found" if length <= MAX_NAMES else "x"]
 
 
 def test_a_chunk_may_hold_nothing_to_check() -> None:
