@@ -152,10 +152,7 @@ class SchemaRegistry:
             self._schemas.move_to_end(key)
             return schema
         until, verdict = self._without.get(key, (0.0, None))
-        if verdict is not None and self._now() < until:
-            return verdict
-        self._without.pop(key, None)
-        return None
+        return verdict if self._now() < until else None
 
     def _take_back(self, asked: Mapping[SchemaKey, Future[Found]]) -> None:
         """Cancel queries that were not started, so that they cannot pile up."""
@@ -224,8 +221,8 @@ class SchemaRegistry:
                         inner = self._schema(self._get(path), budget)
                     except _UnknownError as error:
                         raise _UnknownReferenceError(f"{subject} version {version}") from error
-                    references |= {name: found for name, found in inner.references.items() if name not in references}
-                    references.setdefault(name, inner)
+                    for known, found in (*inner.references.items(), (name, inner)):
+                        references.setdefault(known, found)
                 case _:
                     raise _UnusableError("has a reference without name, subject and version")
         return Schema(str(kind), answer["schema"], references)

@@ -15,7 +15,7 @@ import trustme
 from connector.config.formats import FormatSettings
 from connector.core.verdicts import Verdict
 from connector.shaping.decoded import FormatAwayError
-from connector.shaping.formats import SchemaRegistry
+from connector.shaping.formats import SchemaRegistry, schemas
 from connector.shaping.formats.schemas import MAX_REFERENCES, Found, Schema
 from tests.kit.patience import PATIENCE_SECS
 from tests.kit.registries import Answer, MakeRegistry, TinyRegistry
@@ -55,7 +55,9 @@ def test_a_schema_is_asked_for_once(tiny: TinyRegistry, asking: SchemaRegistry) 
         Answer(200, b"<html><body>Sign in</body></html>", "text/html"),
         Answer(200, b"", "text/plain"),
         Answer(200, b"[]"),
+        Answer(200, b"[" * 100_000),
         Answer(200, b'{"schema": 7}'),
+        Answer(404, b"[40403]"),
         Answer(404, b"<h1>404 Not Found</h1>", "text/html"),
         Answer(404, b'{"error_code": 404, "message": "HTTP 404 Not Found"}'),
         Answer(401, b'{"error_code": 401}'),
@@ -81,6 +83,70 @@ def test_an_answer_that_is_none_of_a_registry_is_nobodys_fault(
 
     tiny.always = None
     assert asking.find([1]) == {1: Schema("AVRO", SMS)}
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        (Answer(200, b"\n<html>"), "the answer is HTML: is schema_registry.url right?"),
+        (Answer(200, b"nothing"), "the answer is no JSON: is schema_registry.url right?"),
+        (Answer(403), "HTTP 403: see schema_registry.username and password, or token"),
+        (Answer(404), "HTTP 404: is schema_registry.url right?"),
+        (Answer(500), "HTTP 500"),
+    ],
+)
+def test_why_a_registry_is_away_is_told_with_the_setting_to_look_at(
+    answer: Answer, told: str, tiny: TinyRegistry, asking: SchemaRegistry
+) -> None:
+    tiny.always = answer
+    with pytest.raises(FormatAwayError) as away:
+        asking.find([1])
+
+    assert str(away.value) == f"the schema registry at {tiny.url} is away: {told}"
+
+
+@pytest.mark.parametrize(
+    ("answer", "is_one"),
+    [
+        (Answer(200, b'["a"]'), True),
+        (Answer(200, b'["' + b"a" * 5_000 + b'"]'), True),
+        (Answer(200, b"{}"), False),
+        (Answer(404, b'{"error_code": 40401}'), False),
+        (Answer(404), False),
+    ],
+    ids=["subjects", "more subjects than are read", "an object", "no subjects", "no such address"],
+)
+def test_whether_a_registry_is_there_shows_by_its_subjects(answer: Answer, is_one: bool, tiny: TinyRegistry) -> None:
+    tiny.by_path["subjects"] = answer
+    asking = registry(tiny.url, max_schema_bytes=2_000)
+
+    if is_one:
+        asking.ping()
+    else:
+        with pytest.raises(FormatAwayError):
+            asking.ping()
+
+
+def test_an_answer_that_trickles_in_is_not_read_for_longer_than_the_setting_says(tiny: TinyRegistry) -> None:
+    """Each part of it arrives in time, so that nothing else would end the question."""
+    at = [0.0]
+
+    def now() -> float:
+        at[0] += 6.0
+        return at[0]
+
+    with pytest.raises(FormatAwayError, match="no answer within 5 s"):
+        registry(tiny.url, timeout_secs=5.0, now=now).find([1])
+
+
+def test_proxies_of_the_environment_are_not_used(tiny: TinyRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They would be handed the registry's credentials; no setting says so."""
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+
+    assert isinstance(registry(tiny.url).find([1])[1], Schema)
 
 
 def test_a_registry_that_is_not_there_is_away(tiny: TinyRegistry) -> None:
@@ -187,6 +253,48 @@ def test_the_cache_is_bounded(tiny: TinyRegistry) -> None:
     assert len(asking._schemas) == 3
 
 
+def test_the_schemas_that_were_not_needed_for_longest_are_dropped(tiny: TinyRegistry) -> None:
+    for number in (1, 2, 3):
+        tiny.add(number, SMS)
+    asking = registry(tiny.url, cached_schemas=2)
+
+    for number in (1, 2, 1, 3, 1, 2):
+        asking.find([number])
+
+    assert tiny.asked == [f"schemas/ids/{number}" for number in (1, 2, 3, 2)]
+
+
+def test_of_very_many_unknown_ids_the_oldest_are_dropped(
+    tiny: TinyRegistry, asking: SchemaRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schemas, "MAX_UNKNOWN", 2)
+
+    for number in (11, 12, 13, 13, 12, 11):
+        assert _verdict(asking.find([number])[number]).reason == "schema_not_found"
+
+    assert tiny.asked == [f"schemas/ids/{number}" for number in (11, 12, 13, 11)]
+
+
+def test_of_two_schemas_under_one_name_the_first_counts(tiny: TinyRegistry, asking: SchemaRegistry) -> None:
+    """As for Confluent's clients, which draw references in depth first."""
+    for version, text in ((1, '"int"'), (2, '"long"')):
+        tiny.schemas[f"subjects/n/versions/{version}"] = {"schema": text}
+    number = [{"name": "N", "subject": "n", "version": version} for version in (1, 2)]
+    tiny.schemas["subjects/o/versions/1"] = {"schema": '"string"', "references": number[1:]}
+    other = {"name": "O", "subject": "o", "version": 1}
+    for key, references in ((2, [number[0], other]), (3, [other, number[0]])):
+        tiny.add(key, '"string"', references=references)
+
+    found = asking.find([2, 3])
+
+    drawn_in = [
+        [(name, inner.text) for name, inner in schema.references.items()]
+        for schema in found.values()
+        if isinstance(schema, Schema)
+    ]
+    assert drawn_in == [[("N", '"int"'), ("O", '"string"')], [("N", '"long"'), ("O", '"string"')]]
+
+
 def test_references_are_drawn_in_and_those_that_are_missing_named(tiny: TinyRegistry, asking: SchemaRegistry) -> None:
     inner = '{"type": "record", "name": "Inner", "fields": [{"name": "n", "type": "long"}]}'
     outer = '{"type": "record", "name": "Outer", "fields": [{"name": "i", "type": "Inner"}]}'
@@ -244,9 +352,10 @@ def test_references_that_are_none_concern_the_records_of_their_schema_alone(
     ("username", "secrets", "header"),
     [
         ("us", RegistrySecrets(password="pass:word"), f"Basic {base64.b64encode(b'us:pass:word').decode()}"),
+        ("us", RegistrySecrets(), f"Basic {base64.b64encode(b'us:').decode()}"),
         (None, RegistrySecrets(token="a-token"), "Bearer a-token"),
     ],
-    ids=["basic", "bearer"],
+    ids=["basic", "without a password", "bearer"],
 )
 def test_valid_credentials_are_accepted_and_others_hold_the_stream(
     username: str | None, secrets: RegistrySecrets, header: str, make_registry: MakeRegistry
