@@ -717,6 +717,53 @@ def test_a_schema_is_found_by_the_guid_in_a_header(tiny: TinyRegistry) -> None:
     assert set(tiny.asked) == {f"schemas/guids/{GUID}", "schemas/ids/1"}
 
 
+def test_an_id_in_the_header_counts_before_what_the_value_begins_with(tiny: TinyRegistry) -> None:
+    """A header without a value says nothing, as any header that has another name."""
+    tiny.add(1, SMS)
+    tiny.add(2, '"string"')
+    [data] = _avro(SMS, {**EVENT, "list_number": None})
+    headers: list[Headers | None] = [
+        [("__value_schema_id", b"\0" + (1).to_bytes(4))],
+        [("__value_schema_id", None)],
+        [("__value_schema_id", None), ("__value_schema_id", b"\0" + (2).to_bytes(4))],
+    ]
+
+    decoded = decode(AVRO, registry(tiny.url), [data, frame(1, data), b"\2a"], headers)
+
+    assert decoded.bad == {}
+    assert decoded.values == [EVENT, EVENT, "a"]
+
+
+@pytest.mark.parametrize(("indexes", "event"), [(b"\0", {"number": 7}), (b"\2\2", {"body": "Hello"})])
+def test_the_indexes_of_a_message_are_in_the_header_too(indexes: bytes, event: Any, tiny: TinyRegistry) -> None:
+    tiny.add(1, SMS_PROTO, "PROTOBUF", guid=GUID)
+    data = b"\x08\x07" if "number" in event else b"\x12\x05Hello"
+    ids = [b"\0" + (1).to_bytes(4), b"\1" + UUID(GUID).bytes]
+    headers: list[Headers | None] = [[("__value_schema_id", each + indexes)] for each in ids]
+
+    decoded = decode(PROTOBUF, registry(tiny.url), [data, data], headers)
+
+    assert decoded.bad == {}
+    assert decoded.values == [event, event]
+
+
+@pytest.mark.parametrize(
+    "header",
+    [b"", b"\0" + bytes(3), b"\1" + bytes(15), b"\2" + bytes(16), b"1"],
+    ids=["nothing", "short id", "short GUID", "another form", "text"],
+)
+def test_a_header_with_neither_an_id_nor_a_guid_is_a_dead_letter_though_the_value_has_a_frame(
+    header: bytes, tiny: TinyRegistry
+) -> None:
+    tiny.add(1, SMS)
+    [data] = _avro(SMS, {**EVENT, "list_number": None})
+
+    decoded = decode(AVRO, registry(tiny.url), [frame(1, data)], [[("__value_schema_id", header)]])
+
+    assert reasons(decoded) == {0: "not_framed"}
+    assert "__value_schema_id" in decoded.bad[0].text
+
+
 @pytest.mark.parametrize("kind", ["avro", "protobuf"])
 def test_what_confluents_serializer_puts_into_the_header_is_understood(
     kind: str, tiny: TinyRegistry, tmp_path: Path
@@ -920,6 +967,93 @@ def test_what_does_not_compile_is_reported_without_a_folder_of_this_machine(tiny
     assert tempfile.gettempdir() not in text
 
 
+@pytest.mark.parametrize(
+    ("needed", "told"),
+    [
+        ("orders/money.proto", "to which the registry gave no reference"),
+        ("google/protobuf/no/../escaped.proto", "to which the registry gave no reference"),
+        ("google/protobuf/nothing.proto", "which is not known here"),
+    ],
+)
+def test_a_compiled_file_names_what_it_imports_and_nobody_has(needed: str, told: str, tiny: TinyRegistry) -> None:
+    file = FileDescriptorProto(name="m.proto", syntax="proto3", dependency=[needed])
+    tiny.add(1, b64encode(file.SerializeToString()).decode(), "PROTOBUF")
+
+    decoded = decode(PROTOBUF, registry(tiny.url), [frame(1, b"\0")])
+
+    assert reasons(decoded) == {0: "schema_unusable"}
+    assert f"imports {needed}, {told}" in decoded.bad[0].text
+
+
+def _compiled(file: FileDescriptorProto) -> dict[str, Any]:
+    return {"schema": b64encode(file.SerializeToString()).decode(), "schemaType": "PROTOBUF"}
+
+
+def test_compiled_files_may_import_one_another_more_than_once(tiny: TinyRegistry) -> None:
+    """They are known by the names of their references, whatever they were compiled under."""
+    last, left, right = (FileDescriptorProto(name="default", syntax="proto3") for _ in range(3))
+    last.message_type.add(name="Last").field.add(name="n", number=1, label=1, type=5)
+    for side, name in ((left, "Left"), (right, "Right")):
+        side.dependency.append("last.proto")
+        side.message_type.add(name=name).field.add(name="last", number=1, label=1, type=11, type_name=".Last")
+    whole = FileDescriptorProto(name="default", syntax="proto3", dependency=["right.proto", "left.proto"])
+    message = whole.message_type.add(name="M")
+    for number, name in ((1, "Left"), (2, "Right")):
+        message.field.add(name=name.lower(), number=number, label=1, type=11, type_name=f".{name}")
+    for subject, file in (("last", last), ("left", left), ("right", right)):
+        tiny.schemas[f"subjects/{subject}/versions/1"] = _compiled(file)
+    references = [
+        {"name": f"{subject}.proto", "subject": subject, "version": 1} for subject in ("left", "right", "last")
+    ]
+    tiny.schemas["schemas/ids/1"] = {**_compiled(whole), "references": references}
+
+    decoded = decode(PROTOBUF, registry(tiny.url), [frame(1, b"\0" + b"\x0a\4\x0a\2\x08\1" + b"\x12\4\x0a\2\x08\2")])
+
+    assert decoded.bad == {}
+    assert decoded.values == [{"left": {"last": {"n": 1}}, "right": {"last": {"n": 2}}}]
+
+
+def test_compiled_files_that_import_one_another_in_a_circle_are_of_no_use(tiny: TinyRegistry) -> None:
+    file = FileDescriptorProto(name="a.proto", syntax="proto3", dependency=["b.proto"])
+    other = FileDescriptorProto(name="b.proto", syntax="proto3", dependency=["a.proto", "b.proto"])
+    tiny.schemas["subjects/a/versions/1"] = _compiled(file)
+    tiny.schemas["subjects/b/versions/1"] = _compiled(other)
+    references = [{"name": f"{subject}.proto", "subject": subject, "version": 1} for subject in ("a", "b")]
+    tiny.schemas["schemas/ids/1"] = {**_compiled(file), "references": references}
+
+    assert reasons(decode(PROTOBUF, registry(tiny.url), [frame(1, b"\0")])) == {0: "schema_unusable"}
+
+
+def test_a_compiled_file_that_refers_to_the_text_of_one_is_reported_with_the_way_out(tiny: TinyRegistry) -> None:
+    tiny.schemas["subjects/x/versions/1"] = {"schema": 'syntax = "proto3";', "schemaType": "PROTOBUF"}
+    file = FileDescriptorProto(name="m.proto", syntax="proto3", dependency=["x.proto"])
+    references = [{"name": "x.proto", "subject": "x", "version": 1}]
+    tiny.schemas["schemas/ids/1"] = {**_compiled(file), "references": references}
+
+    decoded = decode(PROTOBUF, registry(tiny.url), [frame(1, b"\0")])
+
+    assert reasons(decoded) == {0: "schema_unusable"}
+    assert "register both in one form" in decoded.bad[0].text
+
+
+def test_of_very_many_files_the_oldest_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each message of a file has a reader of its own, and shares what was compiled."""
+    monkeypatch.setattr(protobuf, "MAX_FILES", 2)
+    file = FileDescriptorProto(name="m.proto", syntax="proto3")
+    for name in ("A", "B"):
+        file.message_type.add(name=name)
+    read_files = create_autospec(protobuf._files_of, side_effect=protobuf._files_of)
+    monkeypatch.setattr(protobuf, "_files_of", read_files)
+    of = [RegisteredSchema("PROTOBUF", _compiled(file)["schema"]) for _ in range(3)]
+    files = protobuf.ProtobufFiles(None)
+
+    for number, index in ((0, 0), (0, 1), (1, 0), (2, 0), (1, 1), (2, 1), (0, 0)):
+        files.reader(of[number], [index])
+
+    read = [call.args[0] for call in read_files.call_args_list]
+    assert [[schema is one for one in of].index(True) for schema in read] == [0, 1, 2, 0]
+
+
 @pytest.mark.parametrize("text", ["message {", "", 'import "nowhere.proto";', b64encode(b"\x0a\x05abc").decode()])
 def test_a_file_that_does_not_compile_is_of_no_use_and_compiled_once(
     text: str, tiny: TinyRegistry, monkeypatch: pytest.MonkeyPatch
@@ -994,6 +1128,15 @@ def test_json_that_its_schema_does_not_allow_is_a_dead_letter_that_does_not_repe
 
     assert (reasons(decoded), decoded.values) == ({1: reason}, [EVENT, None, EVENT])
     assert "secret" not in decoded.bad[1].text
+
+
+def test_what_a_schema_does_not_allow_is_told_with_its_place(tiny: TinyRegistry) -> None:
+    item = {"type": "object", "properties": {"n": {"type": "integer"}}}
+    tiny.add(1, json.dumps({"properties": {"all": {"items": item}}}), "JSON")
+
+    decoded = decode(JSON_SCHEMA, registry(tiny.url), [frame(1, b'{"all": [{}, {"n": "secret"}]}')])
+
+    assert decoded.bad[0].text == 'at `value.all[1].n`: the value is not of type "integer"'
 
 
 def test_a_schema_that_names_no_draft_is_read_as_draft_07_as_confluents_registry_does(tiny: TinyRegistry) -> None:
