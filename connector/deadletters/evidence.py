@@ -152,7 +152,7 @@ def split(
     event names another list than the settings do, since they may have been changed; and one that none is about, if it
     may have been posted before `complete_from_ms`: earlier events have been removed.
     """
-    known: dict[str, list[Event]] = {}
+    known: dict[str | None, list[Event]] = {}
     for event in events:
         known.setdefault(event.number, []).append(event)
     listed = list(groups)
@@ -166,7 +166,7 @@ def split(
             sure_ms, earliest = _settles_from_ms(letter, window_ms), earliest_ms(letter, window_ms)
             if complete_from_ms is not None and earliest < complete_from_ms:
                 unsure.add(record)
-            for event in known.get(address.number or "", ()):
+            for event in known.get(address.number, ()):
                 is_of = _is_of(event, address)
                 if is_of and (event.at_ms is None or event.at_ms >= sure_ms):
                     named.add(record)

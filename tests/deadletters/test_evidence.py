@@ -6,7 +6,16 @@ import pytest
 
 from connector.core.chunks import Headers
 from connector.deadletters.addresses import AddressBook
-from connector.deadletters.evidence import NEAR_MS, Event, event_of, groups_of, read_numbers, split
+from connector.deadletters.evidence import (
+    NEAR_MS,
+    SAME_CRASH_MS,
+    Event,
+    event_of,
+    groups_of,
+    read_numbers,
+    split,
+    without,
+)
 from connector.deadletters.letters import CLOCKS_MS, Letter
 from tests.deadletters.making import NOW_MS, SETTINGS, headers_of, letter
 
@@ -80,6 +89,21 @@ def test_where_the_settings_name_the_list_an_event_of_another_one_leaves_a_recor
 ) -> None:
     """They may have been changed since it was posted, as after a hold for a list that was not verified."""
     assert findings([doubted(0, "+1555")], [event]) == [found]
+
+
+def test_where_nobody_knows_the_list_of_a_record_an_event_of_any_list_is_of_it() -> None:
+    """As for the dead letters of a stream that is no longer in the settings."""
+    one = letter(value=doubted(0, "+1555").value, headers=headers_of("in_doubt", stream="former"))
+
+    assert findings([one], [Event("+1555", "+18005550000", NOW_MS)]) == ["accepted"]
+
+
+def test_no_number_is_known_to_stand_once_while_the_number_of_any_record_is_unknown() -> None:
+    unknown = letter(at=9, headers=[*headers_of("in_doubt", offset=9), ("trackly.value_omitted", b"true")])
+
+    found = findings([doubted(0, "+1555"), doubted(1, "+1556"), unknown], [Event("+1555")])
+
+    assert found == ["still_in_doubt", "redrive", "still_in_doubt"]
 
 
 def test_where_no_header_tells_of_the_post_an_event_counts_within_a_window() -> None:
@@ -197,6 +221,54 @@ def test_each_crash_is_a_group_and_each_lost_answer_another() -> None:
         ],
         key=str,
     )
+
+
+def test_a_crash_whose_dead_letters_are_written_bit_by_bit_is_one_group_until_none_follows_for_a_while() -> None:
+    times = [0, SAME_CRASH_MS, 2 * SAME_CRASH_MS, 3 * SAME_CRASH_MS + 1]
+    letters = [doubted(at, "+1", batch=False, timestamp_ms=NOW_MS + ms) for at, ms in enumerate(times)]
+
+    groups = groups_of(letters, AddressBook(SETTINGS))
+
+    assert [(group.first_ms - NOW_MS, group.last_ms - NOW_MS) for group in groups] == [
+        (0, 2 * SAME_CRASH_MS),
+        (3 * SAME_CRASH_MS + 1, 3 * SAME_CRASH_MS + 1),
+    ]
+
+
+def test_records_of_one_lost_answer_are_one_group_however_far_apart_their_dead_letters_were_written() -> None:
+    letters = [doubted(at, "+1", timestamp_ms=NOW_MS + at * 86_400_000) for at in range(2)]
+
+    assert [len(group.letters) for group in groups_of(letters, AddressBook(SETTINGS))] == [2]
+
+
+def test_each_stream_and_each_description_of_a_failure_is_a_group() -> None:
+    """Even where a crash left them in doubt together: each stream may have its own `delivery.in_doubt`."""
+    own = doubted(0, "+1", batch=False)
+    others = [
+        letter(at=1, value=own.value, headers=[*own.headers, ("trackly.stream", b"refunds")]),
+        letter(at=2, value=own.value, headers=[*own.headers, ("trackly.text", b"the worker was fenced")]),
+    ]
+
+    groups = groups_of([own, *others], AddressBook(SETTINGS))
+
+    assert {(group.stream, group.detail) for group in groups} == {
+        ("sends", "as the platform says"),
+        ("refunds", "as the platform says"),
+        ("sends", "the worker was fenced"),
+    }
+
+
+def test_without_what_was_settled_since_a_group_has_the_rest_with_their_findings_and_none_is_empty() -> None:
+    letters = [doubted(0, "+1555", batch=False), doubted(1, "+1556", batch=False), doubted(2, "+1557")]
+    groups = groups_of(letters, AddressBook(SETTINGS))
+    found = split(groups, [Event("+1556")])
+
+    left = without(groups, {letters[0].place, letters[2].place}, found)
+
+    assert [([letter.offset for letter, _ in group.letters], group.findings) for group in left] == [
+        ([1], {"accepted": 1})
+    ]
+    assert [group.findings for group in without(groups, (), {})] == [{}, {}]
 
 
 @pytest.mark.parametrize(
