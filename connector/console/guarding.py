@@ -23,7 +23,7 @@ from aiohttp.web import Application, AppRunner, RequestPayloadError, Response, S
 from aiohttp.web_protocol import RequestHandler
 from pydantic import SecretStr
 
-from connector.telemetry.logging import get_logger
+from connector.telemetry.logging import LogLimit, get_logger
 
 MAX_BODY_BYTES: Final = 16_384
 """Room for some hundred partitions; larger bodies get a 413."""
@@ -94,8 +94,7 @@ class Doorkeeper:
     """Compares tokens, and limits log lines about wrong ones."""
 
     def __init__(self) -> None:
-        self._told = float("-inf")
-        self._refused = 0
+        self._refused = LogLimit(_REPORT_SECS)
 
     def check(self, expected: SecretStr | None, given: str | None, remote: str | None) -> None:
         """Raise `RefusedError` unless this is the token."""
@@ -104,10 +103,8 @@ class Doorkeeper:
             raise RefusedError(403, text)
         if is_same(given or "", expected.get_secret_value()) and given is not None:
             return
-        self._refused += 1
-        if monotonic() - self._told > _REPORT_SECS:
-            log.warning("wrong tokens refused", remote=remote, times=self._refused)
-            self._told, self._refused = monotonic(), 0
+        if times := self._refused.due(at=monotonic()):
+            log.warning("wrong tokens refused", remote=remote, times=times)
         missing = "no token was given: send it as Authorization: Bearer TOKEN, or as the form's field token"
         raise RefusedError(401, missing if given is None else "the token is wrong")
 

@@ -36,7 +36,7 @@ from connector.core.verdicts import (
 )
 from connector.stream.probing import probe
 from connector.stream.state import State
-from connector.telemetry.logging import get_logger, is_debugging
+from connector.telemetry.logging import LogLimit, get_logger, is_debugging
 from connector.telemetry.traces import BatchTraces
 from connector.trackly.client import Client, TooLateError
 from connector.trackly.operations import Operation
@@ -74,21 +74,6 @@ class Answered:
     took_secs: float
 
 
-class _Unlogged:
-    """Counts what is logged at most every `LOG_EVERY_SECS`."""
-
-    def __init__(self) -> None:
-        self._count, self._logged_at = 0, float("-inf")
-
-    def due(self, *, at: float) -> int:
-        """Count one; return how many a log line is due for now, itself included, or 0."""
-        self._count += 1
-        if at - self._logged_at < LOG_EVERY_SECS:
-            return 0
-        due, self._count, self._logged_at = self._count, 0, at
-        return due
-
-
 class Sender:
     """Posts the batches of one stream. `start` may be called from any thread, all else runs on the event loop."""
 
@@ -120,9 +105,9 @@ class Sender:
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
         self._random = random.Random()  # noqa: S311 (jitter, not a secret)
-        self._late = _Unlogged()
+        self._late = LogLimit(LOG_EVERY_SECS)
         """Batches that came too late."""
-        self._throttled = _Unlogged()
+        self._throttled = LogLimit(LOG_EVERY_SECS)
         """Requests that the platform answered with a request to wait."""
         self._log = get_logger("sender").bind(stream=name)
 

@@ -5,6 +5,7 @@ topic arrive, when partitions of it are newly assigned, or when none of it is as
 happen for long, the brokers are queried as well.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from typing import Final
@@ -14,7 +15,7 @@ from connector.core.breaker import Hold
 from connector.core.chunks import Chunk, Partition
 from connector.kafka.errors import KafkaTroubleError
 from connector.stream.broker_queries import Sources
-from connector.telemetry.logging import get_logger
+from connector.telemetry.logging import LogLimit, get_logger
 
 LOG_EVERY_SECS: Final = 30.0
 """How often the same trouble of a partition is logged."""
@@ -37,7 +38,7 @@ class Troubles:
         self._asked: Future[Sources] | None = None
         self._refused: Mapping[str | None, Hold] = {}
         """Holds by topic that Kafka does not let us read, or None for the group; replaced as a whole."""
-        self._logged_at: dict[str, float] = {}
+        self._logged: defaultdict[str, LogLimit] = defaultdict(lambda: LogLimit(LOG_EVERY_SECS))
         self._log = get_logger("reader").bind(stream=name)
 
     @property
@@ -55,8 +56,7 @@ class Troubles:
             hold = Hold("kafka_authorization", now(), str(trouble), "probe")
             self._refused = {**self._refused, topic: self._refused.get(topic, hold)}
         key = f"{trouble.code}:{partition}"
-        if now() - self._logged_at.get(key, float("-inf")) > LOG_EVERY_SECS:
-            self._logged_at[key] = now()
+        if self._logged[key].due(at=now()):
             self._log.warning("consumer trouble", code=trouble.code, error=str(trouble), partition=str(partition or ""))
 
     def read(self, chunks: Iterable[Chunk]) -> None:

@@ -190,6 +190,22 @@ def _not_above_warning(record: logging.LogRecord) -> bool:
     return logging.getLogger().isEnabledFor(logging.WARNING)
 
 
+class LogLimit:
+    """Counts events of which at most one in `every_secs` is logged, so that they cannot flood the log."""
+
+    def __init__(self, every_secs: float) -> None:
+        self._every_secs = every_secs
+        self._count, self._logged_at = 0, float("-inf")
+
+    def due(self, *, at: float) -> int:
+        """Count an event; return how many a line is due for now, this one included, or 0."""
+        self._count += 1
+        if at - self._logged_at < self._every_secs:
+            return 0
+        due, self._count, self._logged_at = self._count, 0, at
+        return due
+
+
 class _Unblocked:
     """What the log is written to, if not to memory: a pipe that is full keeps nobody waiting for long.
 
