@@ -117,8 +117,6 @@ class NamelessProxy(Proxy):
 
     def __init__(self) -> None:
         self.nameless = False
-        self.emptied = 0
-        """Answers out of which the brokers were taken."""
         super().__init__()
 
     async def _join(self, client: _End, broker: _End) -> None:
@@ -144,7 +142,6 @@ class NamelessProxy(Proxy):
                 if version is not None and self.nameless:
                     assert version >= _FLEXIBLE
                     frame = _without_brokers(frame)
-                    self.emptied += 1
                 await _pass_on(frame, writer)
         writer.close()
 

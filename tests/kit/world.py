@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from copy import deepcopy
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import httpx
 import yaml
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from connector.demo.broker import free_ports
@@ -26,6 +26,8 @@ from tests.kit.forked import Forked
 from tests.kit.groups import remove_members
 from tests.kit.local import NO_TLS
 from tests.kit.patience import PATIENCE_SECS
+
+_T = TypeVar("_T")
 
 KEY: Final = "trk_0123456789abcdef0123456789abcdef"
 
@@ -242,21 +244,14 @@ class World:
         if self.workers:
             self.leave()
         request = ConsumerGroupTopicPartitions(self.group, list(positions))
-        admin, deadline = AdminClient({"bootstrap.servers": self.bootstrap_servers}), time.monotonic() + PATIENCE_SECS
-        while True:  # a young broker loads its groups
-            [future] = admin.alter_consumer_group_offsets([request]).values()
-            try:
-                errors = [
-                    position.error
-                    for position in future.result(PATIENCE_SECS).topic_partitions
-                    if position.error is not None
-                ]
-            except KafkaException as error:
-                errors = [error]
-            if not errors:
-                return
-            assert time.monotonic() < deadline, errors
-            time.sleep(0.2)
+
+        def alter(admin: AdminClient) -> None:
+            [answer] = admin.alter_consumer_group_offsets([request]).values()
+            for position in answer.result(PATIENCE_SECS).topic_partitions:
+                if position.error is not None:
+                    raise KafkaException(position.error)
+
+        self._ask(alter)
 
     def leave(self, *names: str) -> None:
         """Have the group forget workers that have ended, all or those of these instance ids, before their session does.
@@ -265,21 +260,23 @@ class World:
         """
         if not names:
             assert all(worker.process.poll() is not None for worker in self.workers)
-            admin = AdminClient({"bootstrap.servers": self.bootstrap_servers})
-            admin.list_topics(timeout=PATIENCE_SECS)
-            deadline = time.monotonic() + PATIENCE_SECS
-            while True:  # a coordinator that was restarted loads its groups first
-                try:
-                    group = admin.describe_consumer_groups([self.group])[self.group].result(PATIENCE_SECS)
-                except KafkaException as error:
-                    if error.args[0].code() != KafkaError.COORDINATOR_LOAD_IN_PROGRESS or time.monotonic() > deadline:
-                        raise
-                    time.sleep(0.2)
-                else:
-                    found = (member.group_instance_id for member in group.members)
-                    names = tuple(name for name in found if name is not None)
-                    break
+            group = self._ask(
+                lambda admin: admin.describe_consumer_groups([self.group])[self.group].result(PATIENCE_SECS)
+            )
+            names = tuple(member.group_instance_id for member in group.members if member.group_instance_id is not None)
         remove_members(self.bootstrap_servers, self.group, names)
+
+    def _ask(self, request: Callable[[AdminClient], _T]) -> _T:
+        """Return what the coordinator of the group answers; one that has just started loads its groups first."""
+        admin, deadline = AdminClient({"bootstrap.servers": self.bootstrap_servers}), time.monotonic() + PATIENCE_SECS
+        admin.list_topics(timeout=PATIENCE_SECS)
+        while True:
+            try:
+                return request(admin)
+            except KafkaException:
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(0.2)
 
     def headers_of_dead_letters(self) -> list[dict[str, str]]:
         """Return the headers of all dead letters, as text."""
