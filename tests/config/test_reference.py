@@ -1,5 +1,6 @@
 """The page names everything; the schema accepts what the models accept."""
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,11 @@ from tests.config.conftest import SMALLEST, Load, merged
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = sorted((ROOT / "schemas" / "examples").glob("connector*.yaml"))
+
+
+@cache
+def _schema() -> jsonschema.Draft202012Validator:
+    return jsonschema.Draft202012Validator(settings_schema())
 
 
 def test_the_page_names_every_setting_and_every_refused_property() -> None:
@@ -37,12 +43,12 @@ def test_every_setting_says_what_it_means() -> None:
 
 
 def test_the_schema_is_one() -> None:
-    jsonschema.Draft202012Validator.check_schema(settings_schema())
+    jsonschema.Draft202012Validator.check_schema(_schema().schema)
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
 def test_examples_satisfy_schema_and_models(example: Path) -> None:
-    jsonschema.Draft202012Validator(settings_schema()).validate(read_document(example).data)
+    _schema().validate(read_document(example).data)
 
     settings = load_settings(
         example, environ={"KAFKA_BOOTSTRAP_SERVERS": "b:1", "KAFKA_PASSWORD": "p", "TRACKLY_API_KEY": "k"}
@@ -54,7 +60,7 @@ def test_examples_satisfy_schema_and_models(example: Path) -> None:
 
 
 def _valid(changes: dict[str, Any]) -> bool:
-    return jsonschema.Draft202012Validator(settings_schema()).is_valid(merged(SMALLEST, changes))
+    return _schema().is_valid(merged(SMALLEST, changes))
 
 
 @pytest.mark.parametrize(

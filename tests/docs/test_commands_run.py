@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -58,6 +59,7 @@ SELECTS_NONE: Final = ("Europe/Paris", "tenant=='acme'", "--until 2h")
 """In commands whose filters select no dead letter here: none has such a field, or is that old. They say so."""
 
 
+@cache
 def _commands() -> dict[str, list[str]]:
     """Return every command line of the documents and where it stands, but the tutorial's, which has its own test."""
     found: dict[str, list[str]] = {}
