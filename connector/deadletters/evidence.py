@@ -141,21 +141,25 @@ def split(
     groups: Iterable[Group],
     events: Iterable[Event],
     *,
+    also: Iterable[Letter] = (),
     window_ms: int | None = None,
     complete_from_ms: int | None = None,
 ) -> dict[str, Finding]:
-    """Return what becomes of each dead letter, by position.
+    """Return what becomes of each dead letter, by position; `also` are other dead letters of the same records.
 
     An event with a time settles a record if it is not older than the request. If no header says when that was, or there
     was an earlier request, it settles it if it is no more than `window_ms` older than the dead letter, or `NEAR_MS` if
-    none is given. A record that an older event may be about stays in doubt: see `earliest_ms`. So does one for which an
-    event names another list than the settings do, since they may have been changed; and one that none is about, if it
-    may have been posted before `complete_from_ms`: earlier events have been removed.
+    none is given. A record that an older event may be about stays in doubt: see `earliest_ms`; if it was sent again
+    and an earlier dead letter is missing, any older event may be about it. So does one for which an event names another
+    list than the settings do, since they may have been changed; and one that none is about, if it may have been posted
+    before `complete_from_ms`: earlier events have been removed.
     """
     known: dict[str | None, list[Event]] = {}
     for event in events:
         known.setdefault(event.number, []).append(event)
     listed = list(groups)
+    told = {(group.stream, letter.origin, letter.redrives) for group in listed for letter, _ in group.letters}
+    told |= {(letter.stream or "", letter.origin, letter.redrives) for letter in also}
     records: dict[str | None, set[_Record]] = {}
     named: set[_Record] = set()
     unsure: set[_Record] = set()
@@ -164,6 +168,8 @@ def split(
             record = group.stream, letter.origin
             records.setdefault(address.number, set()).add(record)
             sure_ms, earliest = _settles_from_ms(letter, window_ms), earliest_ms(letter, window_ms)
+            if any((*record, redrives) not in told for redrives in range(letter.redrives)):
+                earliest = -inf
             if complete_from_ms is not None and earliest < complete_from_ms:
                 unsure.add(record)
             for event in known.get(address.number, ()):

@@ -724,6 +724,28 @@ def test_where_nothing_tells_of_the_post_only_what_no_event_may_be_about_is_sent
     assert "nothing tells" not in timed
 
 
+@pytest.mark.parametrize(("first", "found"), [("in_doubt", "accepted"), ("server_error", "redrive")])
+def test_evidence_for_a_dead_letter_that_the_filters_hide_counts_for_its_record(
+    desk: Desk, first: str, found: str
+) -> None:
+    """It was sent again while nobody knew: whoever got the first text is not to get a third."""
+    hours_ago = now_ms() - 7_200_000
+    origin = headers_of(first, stream=desk.names[0], topic="src", offset=0, now_ms=hours_ago)
+    names = {"trackly.origin.topic", "trackly.origin.partition", "trackly.origin.offset"}
+    source = [*((name, value) for name, value in origin if name in names), ("trackly.redrives", b"1")]
+    topic = f"{desk.names[0]}.redrive"
+    later = headers_of("in_doubt", stream=desk.names[0], topic=topic, source=source, now_ms=now_ms())
+    text = b'{"to":"+15550000000","body":"Hello"}'
+    desk.put([Record(text, None, origin)])
+    desk.put([Record(text, None, later)])
+    events = desk.topics.create("events")
+    desk.topics.produce(events, [event_for(0, age_secs=7_190)])
+
+    told = desk.told("in-doubt", "--evidence-topic", events, "--min-redrives", "1", "--dry-run")
+
+    assert [group["findings"] for group in told["groups"]] == [{found: 1}]
+
+
 def test_an_event_is_read_whatever_the_time_of_its_record(desk: Desk) -> None:
     """Whoever copied it there had a clock that was wrong, or none."""
     desk.put([record(1, "in_doubt", stream=desk.names[0], topic="src")])
@@ -901,7 +923,7 @@ def test_a_reason_that_only_older_dead_letters_have_is_known(desk: Desk) -> None
         (["export", "--since", "2999-01-01T00:00:00Z"], 1, "the filters select none of the dead letters"),
         (["in-doubt", "--since", "2999-01-01T00:00:00Z"], 1, "the filters select none of the dead letters"),
         (["redrive", "--key", "nope", "--yes"], 1, "the filters select none of the dead letters"),
-        (["stats", "--topic", "nope"], 2, "topic nope does not exist"),
+        (["stats", "--topic", "nope"], 2, "topic nope does not exist\nhint: check its name; "),
         (["stats", "--stream", "nope"], 2, "has no stream nope\nhint: one of:"),
         (["stats", "--where", "a["], 2, "--where is not a JMESPath expression"),
         (

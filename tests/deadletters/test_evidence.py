@@ -39,7 +39,7 @@ def posted_again(first: Letter, *, at: int, at_ms: int) -> Letter:
     return letter(at=at, value=first.value, headers=headers, timestamp_ms=at_ms)
 
 
-def findings(letters: list[Letter], events: list[Event], **told: int) -> list[str]:
+def findings(letters: list[Letter], events: list[Event], **told: Any) -> list[str]:
     found = split(groups_of(letters, AddressBook(SETTINGS)), events, **told)
     return [found[one.position] for one in letters]
 
@@ -161,7 +161,19 @@ def test_a_record_is_sent_again_only_if_that_is_certain_of_each_of_its_dead_lett
 
     assert findings([first, again], [Event("+1555", None, NOW_MS - NEAR_MS - 1)]) == ["still_in_doubt"] * 2
     assert findings([first, again], [], complete_from_ms=NOW_MS - 600_000) == ["still_in_doubt"] * 2
-    assert findings([again], [], complete_from_ms=NOW_MS - 600_000) == ["redrive"]
+    assert findings([again], [], also=[doubted(5, "+1555")], complete_from_ms=NOW_MS - 600_000) == ["redrive"]
+
+
+def test_a_record_whose_earlier_dead_letter_is_gone_is_sent_again_only_if_no_event_is_older_than_its_post() -> None:
+    """The text of such an event may be its own, posted the time before."""
+    first, older = doubted(5, "+1555"), Event("+1555", None, NOW_MS + 1_000)
+    again = posted_again(first, at=9, at_ms=NOW_MS + 600_000)
+    refused = letter("provider_error", offset=5)
+
+    assert findings([again], [older]) == ["still_in_doubt"]
+    assert findings([again], [older], also=[refused]) == ["redrive"]
+    assert findings([again], [Event("+1556")]) == ["redrive"]
+    assert findings([again], [Event("+1555", None, NOW_MS + 600_000)]) == ["accepted"]
 
 
 def test_an_event_that_is_surely_of_the_request_counts_whatever_else_there_is() -> None:

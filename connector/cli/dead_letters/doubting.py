@@ -32,10 +32,11 @@ from connector.deadletters.evidence import (
     without,
 )
 from connector.deadletters.jobs import find_events
-from connector.deadletters.letters import IN_DOUBT, told_time
+from connector.deadletters.letters import IN_DOUBT, Letter, told_time
 from connector.deadletters.running import find
+from connector.deadletters.selection import Criteria
 from connector.deadletters.settling import Settled, settled
-from connector.deadletters.working import CLIENT_ID
+from connector.deadletters.working import CLIENT_ID, Work
 from connector.kafka.scanning import scanning
 from connector.trackly.operations import E164
 
@@ -113,12 +114,15 @@ def in_doubt(
     numbers = [] if evidence is None else _numbers(evidence)
     if evidence_topic is not None:
         topic_named("--evidence-topic", evidence_topic)
+    with_evidence = evidence is not None or evidence_topic is not None
     narrowed = any(value for name, value in chosen.asked.items() if name != "reason")
     chosen = replace(chosen, asked={**chosen.asked, "reason": [IN_DOUBT]})
     work, spans = chosen.work(quiet=as_json), chosen.spans()
     letters, seen = find(work, spans, chosen.criteria, _MOST)
     with AddressBook(chosen.settings) as addresses:
         groups = groups_of(letters, addresses)
+        also = _others(chosen, letters, work) if with_evidence else []
+        hidden = groups_of([letter for letter in also if letter.may_be_taken], addresses)
     if not groups:
         chosen.tell_unjudged(seen)
         if as_json:
@@ -129,14 +133,13 @@ def in_doubt(
             typer.echo("none of the dead letters is in doubt")
         return
     findings: dict[str, Finding] = {}
-    with_evidence = evidence is not None or evidence_topic is not None
     window_ms = None if window_mins is None else int(window_mins * 60_000)
     cut_ms: int | None = None
     if with_evidence:
         if evidence_topic is not None:
-            events, cut_ms = _events(chosen, evidence_topic, groups, quiet=as_json)
+            events, cut_ms = _events(chosen, evidence_topic, [*groups, *hidden], quiet=as_json)
             numbers = numbers + events
-        findings = split(groups, numbers, window_ms=window_ms, complete_from_ms=cut_ms)
+        findings = split([*groups, *hidden], numbers, also=also, window_ms=window_ms, complete_from_ms=cut_ms)
     rules = Rules(chosen.settings.streams_by_name, include_in_doubt=True)
     since = settled(chosen.settings, work, spans, chosen.criteria, rules)
     groups = without(groups, since.by_place, findings)
@@ -173,6 +176,17 @@ def in_doubt(
         findings=findings,
         also=told,
     ).carry_through(since.heard)
+
+
+def _others(chosen: Chosen, letters: Sequence[Letter], work: Work) -> list[Letter]:
+    """Return the other dead letters of records that were sent again, which the filters hide: evidence is for each."""
+    records = {(letter.stream, letter.origin) for letter in letters if letter.redrives}
+    if not records:
+        return []
+    positions = frozenset((*partition, offset) for _, (partition, offset) in records)
+    found, _ = find(work, chosen.spans(whole=True), Criteria(positions=positions), _MOST)
+    selected = {letter.place for letter in letters}
+    return [one for one in found if one.place not in selected and (one.stream, one.origin) in records]
 
 
 def _numbers(path: Path) -> list[Event]:
