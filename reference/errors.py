@@ -39,7 +39,8 @@ def errors_page() -> str:
         "A command reports a foreseeable error in a few lines on stderr, and by its "
         "[exit code](exit-codes.md). A traceback is a bug: please report it.",
         "```text\nerror: topic sms.campaign.dead-letters does not exist\n"
-        "hint: name one that exists, by --topic or, for evidence, by --evidence-topic\n```",
+        "hint: check its name; trackly-connector check SETTINGS --online shows which topics of the settings are "
+        "missing\n```",
         "## Any command",
         table(
             ("What happened", "Exit code", "What to do"),

@@ -181,7 +181,7 @@ def endings() -> tuple[Ending, ...]:
         Ending(
             "a topic that a command should read does not exist",
             ExitCode.BAD_SETTINGS,
-            "name one that exists, by --topic or, for evidence, by --evidence-topic",
+            "check its name; trackly-connector check SETTINGS --online shows which topics of the settings are missing",
             lambda error: isinstance(error, NoSuchTopicError),
         ),
         Ending(
