@@ -5,6 +5,7 @@ one transaction; if it fails, the rule restarts from its commits. One thread pol
 no rebalance can happen in between. `waiting` decides what is sent again and when, `looking` that nobody did so before.
 """
 
+import logging
 import threading
 import time
 from collections import Counter
@@ -22,7 +23,7 @@ from connector.deadletters.looking import Looking
 from connector.deadletters.redriving import commit
 from connector.deadletters.waiting import Part, Passed, Waiting
 from connector.kafka import configs
-from connector.kafka.errors import AbortableError, KafkaTroubleError
+from connector.kafka.errors import AbortableError, FatalError, KafkaTroubleError
 from connector.kafka.publisher import Offsets, Publisher, TransactionalPublisher
 from connector.kafka.reachability import REACH_SECS
 from connector.kafka.source import Source
@@ -134,7 +135,10 @@ class AutomaticRedrive:
                 self._follow()
             except Exception as error:  # noqa: BLE001 (logged, and retried: the rule must not end silently)
                 self._error = f"{type(error).__name__}: {error}"
-                self._log.error("redrive interrupted, begins again", error=self._error)
+                # A client that ended by itself, as a producer that was forgotten, is replaced: there is nothing to do.
+                is_replaced = isinstance(error, FatalError) and not (error.fenced or error.unauthorized)
+                level = logging.WARNING if is_replaced else logging.ERROR
+                self._log.log(level, "redrive interrupted, begins again", error=self._error)
                 self._stop.wait(REST_SECS)
 
     def _follow(self) -> None:

@@ -339,6 +339,26 @@ def test_a_rule_without_its_topic_reads_nothing_and_says_why(monkeypatch: pytest
     assert not played.source.subscribe.called
 
 
+@pytest.mark.parametrize(
+    ("code", "level"),
+    [
+        (KafkaError.INVALID_PRODUCER_ID_MAPPING, "warning"),  # the brokers forget a producer after a week
+        (KafkaError._FENCED, "error"),
+        (KafkaError.TOPIC_AUTHORIZATION_FAILED, "error"),
+    ],
+)
+def test_an_interruption_is_an_error_only_where_somebody_must_act(
+    monkeypatch: pytest.MonkeyPatch, code: int, level: str
+) -> None:
+    played = Played(monkeypatch)
+    played.publisher.start.side_effect = translate(KafkaException(KafkaError(code)))
+
+    with capture_logs() as logs, running(STREAM, LOCAL) as rule:
+        wait_for(rule, lambda status: status["error"] is not None)
+
+    assert [(line["event"], line["log_level"]) for line in logs] == [("redrive interrupted, begins again", level)]
+
+
 @pytest.mark.parametrize("cut_off", [False, True])
 def test_a_rule_that_reads_nothing_begins_anew_only_if_no_broker_can_be_reached(
     monkeypatch: pytest.MonkeyPatch, cut_off: bool
