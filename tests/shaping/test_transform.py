@@ -74,6 +74,13 @@ def test_a_call_that_fails_as_a_whole_is_no_records_fault(name: str, said: str) 
     assert (caught.value.reason, str(caught.value)) == ("transform_failed", said)
 
 
+def test_it_is_not_called_for_records_that_have_their_verdict() -> None:
+    """What it is given has a record at least, so that it may look at the first."""
+    verdicts = settled(prepared(stream(transform=f"{HERE}:fails"), chunk(b"{", None)))
+
+    assert [v.reason for v in verdicts.values()] == ["not_json", "tombstone"]
+
+
 def test_what_it_returns_must_be_json() -> None:
     verdicts = settled(prepared(stream(transform=f"{HERE}:odd"), chunk({}, {})))
 

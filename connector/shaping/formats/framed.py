@@ -121,7 +121,7 @@ class FramedDecoder:
 
     def _shared(self, values: Sequence[bytes | None], headers: Sequence[Headers | None] | None) -> Frame | None:
         """Return the frame of all values, None if they do not share one or must be examined one by one."""
-        if self._read_indexes is not None or not values or None in values:
+        if self._read_indexes is not None or None in values:
             return None
         if headers is not None and any(name == HEADER for each in headers if each for name, _ in each):
             return None

@@ -119,15 +119,12 @@ class SchemaRegistry:
                 asked[key] = self._asked[key]
         if not asked:
             return found
-        done, late = wait(asked.values(), self._settings.timeout_secs, return_when=FIRST_EXCEPTION)
-        answered = [future for future in done if not future.cancelled()]  # cancelled by another stream
-        trouble = next((error for future in answered if (error := future.exception()) is not None), None)
-        if trouble is not None or late or len(answered) < len(done):
-            self._take_back(asked)
-            if trouble is not None:
-                raise trouble
+        wait(asked.values(), self._settings.timeout_secs, return_when=FIRST_EXCEPTION)
+        self._take_back(asked)
+        answers = {key: future.result() for key, future in asked.items() if future.done() and not future.cancelled()}
+        if len(answers) < len(asked):  # some are late, or were taken back by another stream
             raise self._away(f"no answer within {self._settings.timeout_secs:g} s")
-        return found | {key: future.result() for key, future in asked.items()}
+        return found | answers
 
     def ping(self) -> None:
         """Query something that any registry has; raises `FormatAwayError` if it does not answer like one."""
@@ -184,7 +181,7 @@ class SchemaRegistry:
         return found
 
     def _fetch(self, key: SchemaKey) -> Found:
-        path = f"schemas/ids/{key}" if isinstance(key, int) else f"schemas/guids/{quote(key, safe='')}"
+        path = f"schemas/ids/{key}" if isinstance(key, int) else f"schemas/guids/{key}"
         named = f"schema {key}"
         if isinstance(key, int) and key > MAX_ID:
             # Confluent's registry answers a 404 that looks like a wrong address, which would not count as an answer.

@@ -116,6 +116,27 @@ def test_bytes_of_a_structured_event_are_read_as_its_content_type_says() -> None
     assert (as_json.values, as_bytes.values) == ([EVENT], [encoded])
 
 
+def test_names_of_headers_and_media_types_are_read_in_any_case_and_a_null_header_is_none() -> None:
+    binary: Headers = [(name.upper(), data) for name, data in BINARY]
+    binary += [("Content-Type", b"Text/JSON"), ("ce_subject", None), ("other", b"\xff")]
+    structured: Headers = [("CONTENT-TYPE", b"Application/CloudEvents+JSON"), ("ce_specversion", b"0.3")]
+
+    decoded = decode(CLOUDEVENTS, None, [b'{"a": 1}', _structured(data=EVENT)], [binary, structured])
+
+    required = {"specversion": "1.0", "id": "1", "source": "/orders", "type": "shipped"}
+    assert (decoded.bad, decoded.values) == ({}, [{"a": 1}, EVENT])
+    assert decoded.attributes == [{**required, "datacontenttype": "Text/JSON"}, required]
+
+
+def test_data_that_is_null_or_missing_is_an_empty_event_and_other_data_is_what_it_is() -> None:
+    assert [_decode(_structured(**more)).values for more in ({}, {"data": None}, {"data": 0}, {"data": ""})] == [
+        [{}],
+        [{}],
+        [0],
+        [""],
+    ]
+
+
 def test_a_record_without_a_value_is_a_tombstone_in_either_mode() -> None:
     decoded = decode(CLOUDEVENTS, None, [None, None], [BINARY, None])
 
@@ -131,7 +152,17 @@ def test_a_record_without_a_value_is_a_tombstone_in_either_mode() -> None:
         (b'{"to": "+15550000001", "body": "plain"}', None, "not_a_cloudevent"),
         (_structured(data_base64="%%%"), None, "not_a_cloudevent"),
         (_structured(data_base64=7), None, "not_a_cloudevent"),
+        (_structured(data={}, data_base64="e30="), None, "not_a_cloudevent"),
+        (_structured(data_base64="e30= "), None, "not_a_cloudevent"),
         (_structured(nested={"a": 1}), None, "not_a_cloudevent"),
+        (_structured(ratio=1.5), None, "not_a_cloudevent"),
+        (_structured(subject=""), None, "not_a_cloudevent"),
+        (_structured(subject=7), None, "not_a_cloudevent"),
+        (_structured(Mixed="a"), None, "not_a_cloudevent"),
+        (_structured(datacontenttype="json"), None, "not_a_cloudevent"),
+        (_structured(specversion="0.3"), None, "not_a_cloudevent"),
+        (b"{}", [("content-type", b"application/cloudevents; charset=utf-8")], "content_type_unknown"),
+        (b"{}", [("content-type", b"application/cloudevents json")], "content_type_unknown"),
         (b"<a/>", [("content-type", b"application/cloudevents+xml")], "content_type_unknown"),
         (b"[]", [("content-type", b"application/cloudevents-batch+json")], "content_type_unknown"),
         (b"{", [*BINARY, ("content-type", b"application/json")], "not_json"),

@@ -395,11 +395,19 @@ def test_each_id_that_the_registry_does_not_know_is_a_dead_letter(producing: Pro
     assert decoded.values[0] == decoded.values[3] == EVENT
 
 
-def test_a_schema_of_another_format_is_of_no_use(producing: Producing) -> None:
-    [json_value] = producing.json(SMS_JSON, EVENT)
+@pytest.mark.parametrize(
+    ("settings", "number", "told"),
+    [
+        (AVRO, 3, "schema 3 is JSON, and the format is AVRO"),
+        (PROTOBUF, 1, "schema 1 is AVRO, and the format is PROTOBUF"),
+        (JSON_SCHEMA, 2, "schema 2 is PROTOBUF, and the format is JSON"),
+    ],
+)
+def test_a_schema_of_another_format_is_of_no_use(settings: FormatSettings, number: int, told: str) -> None:
+    decoded = decode(settings, _SHARED[1], [frame(number, b"\0")])
 
-    assert reasons(decode(AVRO, producing.asking, [json_value])) == {0: "schema_unusable"}
-    assert reasons(decode(PROTOBUF, producing.asking, [json_value[:5] + b"\0"])) == {0: "schema_unusable"}
+    assert reasons(decoded) == {0: "schema_unusable"}
+    assert decoded.bad[0].text == told
 
 
 def test_an_event_of_a_newer_schema_is_read_with_the_schema_it_was_written_with(producing: Producing) -> None:
@@ -701,7 +709,29 @@ def test_of_very_many_schemas_the_readers_that_were_not_needed_for_longest_are_d
     assert "".join(compiled) == "12321"
 
 
+def test_whatever_a_schema_does_to_its_compiler_concerns_its_records_alone() -> None:
+    asking = create_autospec(SchemaRegistry, instance=True)
+    asking.find.side_effect = lambda keys: {key: RegisteredSchema("AVRO", "") for key in keys}
+
+    def compile_schema(_schema: RegisteredSchema, _indexes: tuple[int, ...]) -> Callable[[bytes, int], Any]:
+        raise RecursionError("too deep")
+
+    decoded = framed.FramedDecoder("AVRO", asking, compile_schema).decode(chunk([frame(1, b"")]))
+
+    assert reasons(decoded) == {0: "schema_unusable"}
+    assert decoded.bad[0].text == "schema 1: RecursionError: too deep"
+
+
 # ------------------------------------------------------------------ schemas in headers
+
+
+def test_records_with_other_headers_and_without_any_are_read_by_their_frames(tiny: TinyRegistry) -> None:
+    tiny.add(1, SMS)
+    [data] = _avro(SMS, {**EVENT, "list_number": None})
+
+    decoded = decode(AVRO, registry(tiny.url), [frame(1, data)] * 3, [None, [("other", b"x")], []])
+
+    assert decoded.values == [EVENT] * 3
 
 
 def test_a_schema_is_found_by_the_guid_in_a_header(tiny: TinyRegistry) -> None:
@@ -719,16 +749,17 @@ def test_a_schema_is_found_by_the_guid_in_a_header(tiny: TinyRegistry) -> None:
 
 def test_an_id_in_the_header_counts_before_what_the_value_begins_with(tiny: TinyRegistry) -> None:
     """A header without a value says nothing, as any header that has another name."""
-    tiny.add(1, SMS)
+    number = 0x01020304
+    tiny.add(number, SMS)
     tiny.add(2, '"string"')
     [data] = _avro(SMS, {**EVENT, "list_number": None})
     headers: list[Headers | None] = [
-        [("__value_schema_id", b"\0" + (1).to_bytes(4))],
+        [("__value_schema_id", b"\0" + number.to_bytes(4))],
         [("__value_schema_id", None)],
         [("__value_schema_id", None), ("__value_schema_id", b"\0" + (2).to_bytes(4))],
     ]
 
-    decoded = decode(AVRO, registry(tiny.url), [data, frame(1, data), b"\2a"], headers)
+    decoded = decode(AVRO, registry(tiny.url), [data, frame(number, data), b"\2a"], headers)
 
     assert decoded.bad == {}
     assert decoded.values == [EVENT, EVENT, "a"]
@@ -912,6 +943,7 @@ def _shared() -> Iterator[None]:
         (frame(2, b""), "not_framed"),
         (frame(2, b"\x80\x80\x80\x80\x80\x80"), "not_framed"),
         (frame(2, b"\x01\x02"), "not_framed"),
+        (frame(2, b"\x02" + b"\x80" * 5 + b"\x01"), "not_framed"),
         (frame(2, b"\xfe\x01" + b"\0" * 200), "not_framed"),
         (frame(2, b"\x02\x14"), "not_decodable"),
         (frame(2, b"\x04\x02\x04"), "not_decodable"),
@@ -925,6 +957,21 @@ def test_a_bad_message_is_a_dead_letter(value: bytes, reason: str) -> None:
     decoded = decode(PROTOBUF, _SHARED[1], [good, value, good])
 
     assert (reasons(decoded), decoded.values) == ({1: reason}, [EVENT, None, EVENT])
+
+
+def test_an_index_may_take_more_than_one_byte(tiny: TinyRegistry) -> None:
+    file = FileDescriptorProto(name="m.proto", syntax="proto3")
+    for number in range(70):
+        file.message_type.add(name=f"M{number}").field.add(name=f"n{number}", number=1, label=1, type=5)
+    tiny.schemas["schemas/ids/1"] = _compiled(file)
+
+    decoded = decode(
+        PROTOBUF,
+        registry(tiny.url),
+        [frame(1, b"\x02" + index + b"\x08\1") for index in (b"\x7e", b"\x80\1", b"\x8a\1")],
+    )
+
+    assert decoded.values == [{"n63": 1}, {"n64": 1}, {"n69": 1}]
 
 
 def test_the_indexes_name_the_message_and_another_than_the_expected_one_is_refused() -> None:
@@ -1163,11 +1210,16 @@ def test_without_validation_an_id_of_eight_bytes_is_reported_as_well(number: int
     """Nobody is asked for schema 0: what is read as JSON begins with the other half of the id."""
     unchecked = FormatSettings(type="json_schema", validation=False)
 
-    decoded = decode(unchecked, None, [b"\0" + number.to_bytes(8) + b'{"to": 1}', frame(9, b'{"to": '), b"\0" * 4])
+    decoded = decode(
+        unchecked,
+        None,
+        [b"\0" + number.to_bytes(8) + b'{"to": 1}', frame(9, b'{"to": '), b"\0" * 4, b'{"to": '],
+        [None, None, None, [("__value_schema_id", b"\0" + (9).to_bytes(4))]],
+    )
 
-    assert reasons(decoded) == {0: reason, 1: "not_json", 2: "not_framed"}
+    assert reasons(decoded) == {0: reason, 1: "not_json", 2: "not_framed", 3: "not_json"}
     assert "apicurio.registry.as-confluent" in decoded.bad[0].text
-    assert not any("apicurio" in decoded.bad[index].text for index in (1, 2))
+    assert not any("apicurio" in decoded.bad[index].text for index in (1, 2, 3))
 
 
 @pytest.mark.parametrize("names", [["money.json", "old/money.json"], ["old/money.json", "money.json"]])

@@ -179,11 +179,58 @@ def test_a_question_that_another_stream_took_back_is_asked_again(tiny: TinyRegis
     assert asking.find([1]) == {1: Schema("AVRO", SMS)}
 
 
+def test_a_question_that_is_being_answered_is_not_asked_twice(tiny: TinyRegistry) -> None:
+    asking = registry(tiny.url, timeout_secs=0.1)
+    running: Future[Found] = Future()
+    running.set_running_or_notify_cancel()
+    asking._asked[1] = running
+    with pytest.raises(FormatAwayError):
+        asking.find([1])
+
+    running.set_result(Schema("AVRO", "late"))
+
+    assert asking.find([1]) == {1: Schema("AVRO", "late")}
+    assert tiny.asked == []
+
+
+def test_a_question_of_two_streams_may_be_taken_back_by_both(tiny: TinyRegistry, asking: SchemaRegistry) -> None:
+    shared: Future[Found] = Future()
+    asking._asked[1] = shared
+
+    for _ in range(2):
+        asking._take_back({1: shared})
+
+    assert asking.find([1]) == {1: Schema("AVRO", SMS)}
+
+
+def test_what_fails_is_reported_though_another_question_is_not_answered_yet(tiny: TinyRegistry) -> None:
+    tiny.by_path["schemas/ids/1"] = Answer(500)
+    asking = registry(tiny.url, timeout_secs=60)
+    asking._asked[2] = Future()
+    began = time.monotonic()
+
+    with pytest.raises(FormatAwayError, match="HTTP 500"):
+        asking.find([2, 1])
+
+    assert time.monotonic() - began < PATIENCE_SECS / 2
+
+
 def test_a_registry_that_is_closed_is_away(tiny: TinyRegistry, asking: SchemaRegistry) -> None:
     asking.close()
 
     with pytest.raises(FormatAwayError):
         asking.find([1])
+
+
+def test_a_registry_is_closed_without_waiting_for_answers_and_asks_nothing_more(asking: SchemaRegistry) -> None:
+    gate = threading.Event()
+    questions = [asking._threads.submit(gate.wait, PATIENCE_SECS) for _ in range(schemas.THREADS + 1)]
+
+    asking.close()
+
+    assert not any(running.done() for running in questions[:-1])
+    assert questions[-1].cancelled()
+    gate.set()
 
 
 def test_an_unknown_id_is_a_dead_letter_and_asked_for_again_when_its_time_is_over(tiny: TinyRegistry) -> None:
@@ -227,6 +274,17 @@ def test_a_guid_that_a_registry_does_not_know_is_a_dead_letter_where_the_registr
     tiny.always = Answer(404)
     with pytest.raises(FormatAwayError):
         asking.find(["00000000-0000-0000-0000-000000000002"])
+
+
+def test_a_registry_that_answers_for_no_number_is_away_though_it_has_subjects(
+    tiny: TinyRegistry, asking: SchemaRegistry
+) -> None:
+    """Every registry has numbers: something between it and us does not let the question through."""
+    tiny.by_path["schemas/ids/1"] = Answer(404, b"<html>", "text/html")
+
+    asking.ping()
+    with pytest.raises(FormatAwayError, match="HTTP 404"):
+        asking.find([1])
 
 
 def test_a_schema_that_is_too_large_concerns_its_records_alone(tiny: TinyRegistry) -> None:
