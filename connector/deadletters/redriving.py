@@ -170,7 +170,6 @@ class _Lane:
         self._pace = pace
         self._told = told
         self._stop = stop
-        self._limit: int | None = None
         self._spans = {p: span for p, span in order.spans.items() if p.number % LANES == lane}
         group = group_of(order.name)
         client_id = f"{CLIENT_ID}-{order.name}-{lane}"
@@ -207,7 +206,6 @@ class _Lane:
 
     def copy(self, limit: int | None = None) -> None:
         """Write what is planned for the lane's partitions, at most `limit` records, until stopped."""
-        self._limit = limit
         if limit is not None and limit <= 0:
             return
         wanted = {p: self._wanted(p) for p in self._spans}
@@ -216,7 +214,7 @@ class _Lane:
             for chunk in chunks:
                 offsets = wanted[chunk.partition]
                 picked = chunk.pick([i for i, offset in enumerate(chunk.offsets) if offset in offsets])
-                if not self._write(picked):
+                if not self._write(picked, limit):
                     return
                 self._at[chunk.partition] = chunk.offsets[-1] + 1
                 if self._bytes >= MAX_BYTES:
@@ -238,7 +236,7 @@ class _Lane:
         actions = self._order.actions.get(partition, Actions())
         return {offset for offset in actions.by_offset if offset >= base and offset not in settled}
 
-    def _write(self, chunk: Chunk) -> bool:
+    def _write(self, chunk: Chunk, limit: int | None) -> bool:
         """Write the records of a chunk; return False once the limit is reached."""
         actions = self._order.actions[chunk.partition] if len(chunk) else Actions()
         for letter in letters_of(chunk):
@@ -253,7 +251,7 @@ class _Lane:
                 actions.leave.add(letter.offset, letter.offset + 1)
                 continue
             self._open[action] += 1
-            full = self._limit is not None and self.written.total + self._open.total() >= self._limit
+            full = limit is not None and self.written.total + self._open.total() >= limit
             if full or self._open.total() >= self._pace.quota:
                 self._commit()
             if full:
