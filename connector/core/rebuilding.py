@@ -36,16 +36,16 @@ class Gathered:
 
 def _joined(ranges: list[Range]) -> Iterator[Range]:
     """Yield the ranges sorted and merged; sorts the list in place."""
+    if not ranges:
+        return
     ranges.sort()
-    start, stop = ranges[0] if ranges else (0, 0)
+    start, stop = ranges[0]
     for begin, end in ranges:
         if begin > stop:
             yield start, stop
-            start, stop = begin, end
-        elif end > stop:
-            stop = end
-    if start < stop:
-        yield start, stop
+            start = begin
+        stop = max(stop, end)
+    yield start, stop
 
 
 def gaps(done: Iterable[Range], start: int) -> tuple[list[Range], int]:
@@ -68,17 +68,16 @@ def without_result(gaps: Iterable[Range], there: Iterable[Range]) -> list[Range]
     records = iter(there)
     record = next(records, None)
     for begin, end in gaps:
-        first = last = -1
-        while record is not None and record[0] < end:
+        inside: list[Range] = []
+        while record is not None:
             start, stop = max(record[0], begin), min(record[1], end)
             if start < stop:
-                first = start if first < 0 else first
-                last = stop
+                inside.append((start, stop))
             if record[1] > end:
-                break  # part of it may lie in the next gap
+                break  # all of it, or a part, may lie in the next gap
             record = next(records, None)
-        if first >= 0:
-            found.append((first, last))
+        if inside:
+            found.append((inside[0][0], inside[-1][1]))
     return found
 
 
@@ -88,7 +87,7 @@ def rebuilt(between: Iterable[Range], *, start: int, top: int, until: int | None
     They are sorted. Records without a result count as in flight, and so does everything after the last result up to
     `until`; if that is None, nothing was in flight and all of it is unread.
     """
-    open_ranges = [*between, *([(top, until)] if until is not None and until > top else [])]
+    open_ranges = [*between, *([] if until is None else [(top, max(until, top))])]
     settled, in_flight, at = RangeSet(), RangeSet(), start
     for begin, stop in open_ranges:
         settled.add(at, begin)
@@ -97,4 +96,4 @@ def rebuilt(between: Iterable[Range], *, start: int, top: int, until: int | None
         at = stop
     settled.add(at, top)
     base = settled.advance(start)
-    return Progress(base, birth, 0, settled, in_flight)
+    return Progress(base, birth, settled=settled, in_flight=in_flight)

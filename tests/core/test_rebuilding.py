@@ -1,14 +1,16 @@
 """Laws of rebuilding progress from results: records with one are not sent again, others are not skipped."""
 
 import tracemalloc
+from collections.abc import Iterator
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
+from connector.core import rebuilding
 from connector.core.progress import MAX_METADATA, decode, encode
-from connector.core.ranges import RangeSet, runs
-from connector.core.rebuilding import Gathered, gaps, rebuilt, without_result
+from connector.core.ranges import Range, RangeSet, runs
+from connector.core.rebuilding import _COMPACT_AT, Gathered, _joined, gaps, rebuilt, without_result
 
 _MOST = 60
 _sets = st.sets(st.integers(0, _MOST - 1))
@@ -33,7 +35,18 @@ def test_results_in_any_order_and_more_than_once_come_to_the_same(pieces: list[l
     assert found == runs(sorted(_members(found)))
 
 
+@given(_sets, st.integers(0, _MOST))
+@example(results={3, 4, 7}, start=3)
+def test_gaps_are_all_that_lies_between_results_and_none_is_empty(results: set[int], start: int) -> None:
+    opened, top = gaps(runs(sorted(results)), start)
+
+    assert top == max([start, *(offset + 1 for offset in results)])
+    assert opened == runs([offset for offset in range(start, top) if offset not in results])
+
+
 @given(_sets, _sets, st.integers(0, _MOST), st.one_of(st.none(), st.integers(0, _MOST)))
+@example(results={5}, others={0, 2}, start=0, until=None)
+@example(results={2, 5}, others={0, 1, 3, 4, 6, 7}, start=0, until=None)
 def test_what_has_a_result_is_not_sent_again_and_what_has_none_is_not_passed_over(
     results: set[int], others: set[int], start: int, until: int | None
 ) -> None:
@@ -102,3 +115,26 @@ def test_a_million_results_take_memory_by_their_runs_alone(order: int) -> None:
 
     assert found == [(0, 1_000_000)]
     assert peak < 16_000_000, "of a set of a million numbers it were more than 60 MB"
+
+
+def test_results_that_touch_are_merged_on_the_way_and_those_that_do_not_are_not_sorted_again_and_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Both by the number of ranges that remain: a topic may have billions of results."""
+    sizes: list[int] = []
+
+    def joined(ranges: list[Range]) -> Iterator[Range]:
+        sizes.append(len(ranges))
+        return _joined(ranges)
+
+    monkeypatch.setattr(rebuilding, "_joined", joined)
+    touching, apart = Gathered(), Gathered()
+    for offset in range(8 * _COMPACT_AT):
+        touching.add([(offset, offset + 1)])
+    most, sizes = max(sizes), []
+    for offset in range(8 * _COMPACT_AT):
+        apart.add([(2 * offset, 2 * offset + 1)])
+
+    assert most <= _COMPACT_AT + 1
+    assert len(sizes) == 3, "twice as many each time"
+    assert (touching.ranges(), len(apart.ranges())) == ([(0, 8 * _COMPACT_AT)], 8 * _COMPACT_AT)
