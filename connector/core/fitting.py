@@ -61,7 +61,7 @@ def plan_commits(
             cuts[partition] = NOTHING_PLANNED  # its results alone fill the metadata
             continue
         done, begun = settled.get(partition, []), started.get(partition, [])
-        state.reach(max(stop for _, stop in (*done, *begun, (0, state.committed.in_flight.stop))))
+        state.reach(max([state.committed.in_flight.stop, *(stop for _, stop in (*done, *begun))]))
         planned = plan_commit(state, done, begun, mark=mark)
         if not planned.fits(characters, room.room_to_start(partition) if begun else ROOM_TO_SETTLE):
             if partition in written:

@@ -72,9 +72,10 @@ def test_records_below_the_committed_offset_are_settled_although_they_were_not_r
 
 def test_a_chunk_with_nothing_inherited_is_passed_on_as_it_is() -> None:
     """That is every chunk but the first ones of an assignment: looking at each record would cost too much."""
-    state, piece = inherited("sd"), chunk(A, range(BASE + 2, BASE + 5))
+    state, pieces = inherited("sd"), [chunk(A, range(BASE + at, BASE + at + 3)) for at in (2, 5)]
 
-    assert take_in(piece, state, Remembered(100)).fresh[0] is piece
+    for piece in pieces:
+        assert take_in(piece, state, Remembered(100)).fresh[0] is piece
 
 
 def test_the_times_of_chunks_are_kept_if_they_have_any() -> None:
@@ -90,6 +91,7 @@ def test_the_times_of_chunks_are_kept_if_they_have_any() -> None:
 @given(KINDS, st.integers(0, 45), st.integers(-2, 3))
 @example(kinds="d", offset=BASE + 1, unsettled=0)
 @example(kinds="ss", offset=BASE + 3, unsettled=-2)
+@example(kinds="ss", offset=BASE + 2, unsettled=-1)
 def test_offsets_behind_the_last_record_are_passed_over_once_all_before_them_is_settled(
     kinds: str, offset: int, unsettled: int
 ) -> None:

@@ -147,6 +147,34 @@ def test_an_answer_is_dropped_once_all_of_it_was_used() -> None:
     assert kept == [1, 1, 0]
 
 
+def test_answers_for_one_partition_are_kept_while_others_are_assigned_and_read() -> None:
+    answers = remembering(Finished((chunk(A, range(4)), chunk(B, range(4))), Verdicts(QUEUED), "t-1"))
+
+    answers.assigned(PartitionState(A, LATER, 0, 0, RangeSet(), RangeSet([(0, 9)]), next_read=0, horizon=9))
+    known, left = recalled(answers, again(A, range(9)), again(B, range(4)))
+
+    assert (len(known), left) == (8, [4, 5, 6, 7, 8])
+
+
+def test_answers_that_were_used_make_room_for_others() -> None:
+    items = [Finished((chunk(A, [offset]),), Verdicts(QUEUED), "t-1") for offset in range(6)]
+    answers = remembering(*items[:3], max_records=3)
+
+    recalled(answers, again(A, range(3)))
+    for item in items[3:]:
+        answers.answered(item)
+
+    assert recalled(answers, again(A, range(6)))[1] == [0, 1, 2]
+
+
+def test_a_part_of_a_request_that_is_remembered_keeps_the_places_that_its_records_had_in_it() -> None:
+    part = replace(chunk(A, [7, 8]), indices=[2, 5])
+
+    known, _ = recalled(remembering(Finished((part,), Verdicts(QUEUED), "t-1")), again(A, [7, 8]))
+
+    assert [place for _, _, place in known.values()] == [2, 5]
+
+
 def test_an_answer_for_one_partition_leaves_the_same_offsets_of_others_in_doubt() -> None:
     answers = remembering(Finished((chunk(A, range(4)),), Verdicts(QUEUED), "t-1"))
     doubt = RangeSet([(0, 6)])
@@ -163,6 +191,7 @@ def test_results_that_are_reported_again_weigh_what_their_records_do() -> None:
     ((item,), _) = answers.recall(read)
 
     assert item.bytes == weight(read)
+    assert item.serial == 0, "their listing ended with the assignment under which they were posted"
 
 
 # ------------------------------------------------------------------ partitions come and go
@@ -180,6 +209,42 @@ def test_what_was_answered_is_not_in_doubt_when_its_partition_returns() -> None:
     intake = made.intake(again(A, range(5)))
     assert [(item.count, item.sent_ms, item.answered_ms) for item in intake.answered] == [(3, 5, 6)]
     assert [list(part.offsets) for part in (*intake.doubtful, *intake.fresh)] == [[3], [4]]
+
+
+def test_an_answer_counts_that_comes_when_its_partition_has_returned_and_its_records_are_not_read_yet() -> None:
+    """If they are not listed any more, another worker has settled them."""
+    made = owning(A)
+    serial, sent = posted(made, chunk(A, range(3)))
+    gone, gone_sent = posted(made, chunk(A, [3]))
+    made.release([A])
+    made.assign(A, LATER, Progress(0, in_flight=RangeSet([(0, 3)])))
+    for late, one in ((serial, sent), (gone, gone_sent)):
+        assert made.finish(late, one.chunks, Verdicts(QUEUED), attempts=1, sent_ms=5, answered_ms=6) is None
+
+    intake = made.intake(again(A, range(4)))
+
+    assert [list(part.offsets) for item in intake.answered for part in item.chunks] == [[0, 1, 2]]
+    assert [list(part.offsets) for part in intake.fresh] == [[3]]
+    assert intake.doubtful == ()
+
+
+def test_what_is_not_settled_of_a_partition_is_counted_without_what_does_not_exist() -> None:
+    """Until the partition is assigned elsewhere, that is what another owner has to read."""
+    made = owning()
+    made.assign(A, 1, Progress(10, settled=RangeSet([(12, 14)])))
+    counts = [made.remembered.unsettled(A)]
+    made.intake(chunk(A, [10, 11, 12, 13, 14, 20, 21]))
+    counts.append(made.remembered.unsettled(A))
+    serial, sent = posted(made, chunk(A, [30]))
+    counts.append(made.remembered.unsettled(A))
+    made.finish(serial, sent.chunks, Verdicts(QUEUED), attempts=1, sent_ms=5, answered_ms=6)
+    tick = made.plan(now=0, slots=0)
+    assert tick is not None
+    made.committed(tick)
+    made.release([A])
+    counts.append(made.remembered.unsettled(A))
+
+    assert counts == [0, 5, 6, 5]
 
 
 def test_what_was_listed_and_never_posted_is_in_doubt_only_after_a_commit_of_another_worker() -> None:
@@ -351,6 +416,19 @@ def test_answers_of_a_topic_that_was_recreated_say_nothing_of_what_is_in_doubt_i
     made.finish(late, late_sent.chunks, Verdicts(QUEUED), attempts=1, sent_ms=5, answered_ms=6)
 
     assert made.remembered.unknown(A, listed) == listed.in_flight
+
+
+def test_answers_for_records_of_the_recreated_topic_itself_count() -> None:
+    made = owning(A)
+    made.release([A])
+    made.remembered.replaced(A, LATER)
+    made.assign(A, LATER, Progress(0))
+    serial, sent = posted(made, again(A, [0]))
+    listed = made.partitions[A].committed
+    made.release([A])
+    made.finish(serial, sent.chunks, Verdicts(QUEUED), attempts=1, sent_ms=5, answered_ms=6)
+
+    assert not made.remembered.unknown(A, listed)
 
 
 def test_a_late_answer_without_a_verdict_reaches_no_tick() -> None:
