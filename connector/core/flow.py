@@ -122,9 +122,8 @@ class Flow:
 
     def hold(self, partition: Partition) -> None:
         """Start nothing more on a partition until it is assigned again, and forget what was not started."""
-        state = self.partitions.get(partition)
-        if state is not None and not state.held:
-            state.held = True
+        if partition in self.partitions:
+            self.partitions[partition].held = True
             self._prune_unstarted()
 
     def is_drained(self, partitions: Iterable[Partition]) -> bool:

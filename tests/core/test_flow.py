@@ -207,6 +207,62 @@ def test_what_is_left_of_an_item_of_which_dead_letters_are_kept_back_counts_unti
     assert made.held_bytes == 0
 
 
+def test_what_is_kept_back_are_the_dead_letters_of_one_reason_and_they_are_off_the_list_with_the_next_tick() -> None:
+    made = flow(A)
+    piece = chunk(A, range(5))
+    read(made, piece)
+    made.add_ready([batch(piece)])
+    [(serial, _)] = started(made)
+    verdicts = Verdicts(QUEUED, {1: DEAD, 2: Verdict("dead_letter", "other"), 3: DEAD})
+    item = settled(made, serial, verdicts)
+    assert item is not None
+
+    apart, rest = made.set_aside(item, DEAD.reason)
+
+    assert apart is not None
+    assert rest is not None
+    assert (positions(apart.chunks), apart.serial, apart.unlisted) == ([(A, 1), (A, 3)], 0, True)
+    assert positions(rest.chunks) == [(A, 0), (A, 2), (A, 4)]
+    assert made.set_aside(rest, DEAD.reason) == (None, rest)
+    tick = made.plan(now=0.0, slots=0)
+    assert (said(tick).base, list(said(tick).settled), list(said(tick).in_flight)) == (1, [(2, 3), (4, 5)], [])
+
+
+def test_where_all_of_an_item_is_kept_back_a_tick_takes_it_off_the_list() -> None:
+    made = flow(A)
+    piece = chunk(A, range(2))
+    read(made, piece)
+    made.add_ready([batch(piece)])
+    [(serial, _)] = started(made)
+    item = settled(made, serial, Verdicts(DEAD))
+    assert item is not None
+    made._dirty.clear()
+
+    apart, rest = made.set_aside(item, DEAD.reason)
+
+    assert (apart is not None, rest, made.wants_tick(now=0.0, slots=0)) == (True, None, True)
+    assert not said(made.plan(now=0.0, slots=0)).in_flight
+
+
+def test_a_tick_is_wanted_for_a_result_for_what_changed_and_for_what_may_start() -> None:
+    made = flow(A)
+    read(made, chunk(A, range(3)))
+    wants = [made.wants_tick(now=0.0, slots=1)]
+    made.mark(A)
+    wants.append(made.wants_tick(now=0.0, slots=0))
+    started(made)
+    made.settle(Finished((chunk(A, [0]),), Verdicts(SKIPPED)))
+    wants.append(made.wants_tick(now=0.0, slots=0))
+    started(made)
+    made.doubt([chunk(A, [1])])
+    wants.append(made.wants_tick(now=0.0, slots=0))
+    started(made)
+    made.add_ready([batch(chunk(A, [2]))])
+    wants += [made.wants_tick(now=0.0, slots=slots) for slots in (0, 1)]
+
+    assert wants == [False, True, True, True, False, True]
+
+
 def test_what_surely_failed_is_taken_off_the_list_by_the_next_tick() -> None:
     made = flow(A)
     made.add_ready([batch(chunk(A, range(10)))])
@@ -495,6 +551,31 @@ def test_a_tick_with_results_of_a_partition_takes_along_what_may_start_there() -
     assert made.partitions[A].committed == said(extended)
 
 
+def test_a_tick_that_starts_something_is_not_extended() -> None:
+    made, tick = about_to_start()
+    made.add_ready([batch(chunk(A, [7]))])
+
+    assert made.extend(tick, now=0.0, slots=1) is tick
+
+
+def test_where_results_leave_no_room_for_what_would_start_with_them_it_stays_queued() -> None:
+    """They are written already, so the batch waits for another tick; it must not be posted without being listed."""
+    made = flow(A, limits=replace(ROOMY, max_metadata=60))
+    for offset in range(1, 10, 2):
+        made.settle(Finished((chunk(A, [offset]),), Verdicts(SKIPPED)))
+    tick = made.plan(now=0.0, slots=0)
+    assert tick is not None
+    waiting = batch(chunk(A, range(20, 400, 2)))
+    made.add_ready([waiting])
+
+    extended = made.extend(tick, now=0.0, slots=1)
+
+    assert extended is not None
+    assert (extended.start, extended.offsets, list(made.ready)) == ([], tick.offsets, [waiting])
+    assert made.committed(extended) == []
+    assert made.held_bytes == waiting.bytes
+
+
 @pytest.mark.parametrize("goes", ["nothing", "it is let go", "it begins anew", "another one goes"])
 def test_a_tick_is_withdrawn_if_its_partition_is_released_before_batches_are_chosen(goes: str) -> None:
     """Its results are written by then and must not be committed: the partition's new owner writes its own."""
@@ -658,15 +739,74 @@ def test_what_is_listed_and_whether_anything_is_left_is_told_of_partitions_that_
     assert made.has_nothing_left(C)
 
 
-def test_partitions_that_are_not_assigned_can_be_revoked_and_released() -> None:
+def test_partitions_that_are_not_assigned_can_be_held_revoked_and_released() -> None:
     """As one that went during a rebalance before it had begun."""
     made = flow(A)
 
+    made.hold(C)
     made.begin_revoke([C])
+    assert made.is_drained([C])
     made.release([C])
 
     assert made.partitions.keys() == {A}
     assert not made.wants_tick(now=0.0, slots=1)
+
+
+@pytest.mark.parametrize("goes", ["revoking", "held"])
+def test_what_was_not_started_of_a_partition_that_goes_is_forgotten_at_once(goes: str) -> None:
+    """Its memory is that of others by then, and it does not count as what waits."""
+    made = flow(A, B)
+    first, again, other = chunk(A, [0]), chunk(A, [1]), chunk(B, [0])
+    read(made, first, again, other)
+    made.add_ready([batch(first), batch(other)])
+    made.again(batch(again), at=5.0)
+    waited = made.waiting
+
+    if goes == "held":
+        made.hold(A)
+    else:
+        made.begin_revoke([A])
+
+    assert (waited, made.waiting) == (1, 0)
+    assert [one.chunks for one in made.ready] == [(other,)]
+    assert made.held_bytes == batch(other).bytes
+
+
+def test_of_a_partition_that_was_released_nothing_is_left_to_commit_to_write_or_to_weigh() -> None:
+    made = flow(A, B)
+    piece = chunk(A, [0])
+    read(made, piece)
+    made.settle(Finished((piece,), Verdicts(SKIPPED)))
+    made.mark(A)
+
+    made.release([A])
+
+    assert (made.held_bytes, made.wants_tick(now=0.0, slots=1), made.plan(now=0.0, slots=1)) == (0, False, None)
+
+
+def test_what_was_read_under_an_earlier_assignment_is_neither_taken_in_nor_started() -> None:
+    """Whoever owned the partition in between may have posted it."""
+    made = flow(A)
+    early = chunk(A, [0, 1])
+    made.release([A])
+    made.assign(A, 2, Progress(0))
+
+    assert made.intake(early) is NOTHING
+    made.add_ready([batch(early)])
+    assert (list(made.ready), made.held_bytes) == ([], 0)
+
+
+def test_a_partition_that_returns_has_the_room_that_its_metadata_then_has() -> None:
+    made = flow(A)
+    for full in (made.metadata_room.full, made.metadata_room.full_for_retries, made.metadata_room.stuck):
+        full.add(A)
+    made.release([A])
+    made.assign(A, 2, Progress(0))
+    piece = chunk(A, [4], epoch=2)
+    read(made, chunk(A, [0], epoch=2), piece)
+    made.add_ready([batch(piece)])
+
+    assert [positions(posted.chunks) for _, posted in started(made)] == [[(A, 4)]]
 
 
 def test_a_commit_of_results_of_a_partition_that_was_released_meanwhile_changes_only_the_others() -> None:
