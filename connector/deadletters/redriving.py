@@ -8,7 +8,7 @@ number never changes, each lane of the later one fences the same lane of the ear
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
@@ -19,7 +19,6 @@ from typing import Final, assert_never
 from connector.clock import now_ms
 from connector.config.kafka import KafkaSettings
 from connector.core.chunks import Chunk, Partition
-from connector.core.ranges import RangeSet
 from connector.core.records import evidence_outcome
 from connector.deadletters.deciding import Action, Actions, Rules
 from connector.deadletters.headers import fits, parked_headers, redriven_headers
@@ -302,7 +301,8 @@ class _Lane:
         places = {}
         for partition, at in self._at.items():
             before = self._places[partition]
-            leave = RangeSet(_below(order.actions.get(partition, Actions()).leave, at))
+            leave = order.actions.get(partition, Actions()).leave.copy()
+            leave.discard(at, leave.stop)
             offset, metadata = place_at(before, max(at, before.base), leave, order.selection)
             places[partition] = read_place(offset, metadata)
             if places[partition] != before:
@@ -350,7 +350,3 @@ def commit(publisher: Publisher, offsets: Offsets, group: Membership, timeout_se
             offsets = {}
         else:
             return
-
-
-def _below(ranges: RangeSet, at: int) -> Iterator[tuple[int, int]]:
-    return ((start, min(stop, at)) for start, stop in ranges if start < at)

@@ -391,6 +391,22 @@ def test_a_commit_that_fails_after_others_is_a_takeover_if_somebody_commits_soon
     assert (caught.value.fenced, len(cluster.sent)) == (fenced, 1)
 
 
+def test_a_commit_that_is_known_to_be_fenced_needs_no_further_look(
+    cluster: Cluster, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Fenced(Publishing):
+        def commit(self, _offsets: Offsets, _group: object, _secs: float) -> None:
+            raise AbortableError(KafkaError(KafkaError.PRODUCER_FENCED))
+
+    monkeypatch.setattr(redriving, "TransactionalPublisher", lambda _config, _topic: Fenced(cluster))
+    begun = clock.now
+
+    with pytest.raises(AbortableError) as caught:
+        carry_out(ordered({0: {0}}, limit=1), untold)
+
+    assert (caught.value.fenced, clock.now) == (True, begun)
+
+
 @pytest.mark.parametrize("rate", [0.5, 10.0, 40.0])
 def test_a_rate_is_kept_to_over_all_that_is_written(cluster: Cluster, clock: FakeClock, rate: float) -> None:
     begun = clock.now
