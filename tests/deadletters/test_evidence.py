@@ -104,6 +104,8 @@ def test_no_number_is_known_to_stand_once_while_the_number_of_any_record_is_unkn
     found = findings([doubted(0, "+1555"), doubted(1, "+1556"), unknown], [Event("+1555")])
 
     assert found == ["still_in_doubt", "redrive", "still_in_doubt"]
+    [group] = groups_of([unknown], AddressBook(SETTINGS))
+    assert (group.as_json()["list_number"], group.as_json()["no_event"]) == (None, {"value_omitted": 1})
 
 
 def test_where_no_header_tells_of_the_post_an_event_counts_within_a_window() -> None:
@@ -280,6 +282,7 @@ def test_without_what_was_settled_since_a_group_has_the_rest_with_their_findings
     assert [([letter.offset for letter, _ in group.letters], group.findings) for group in left] == [
         ([1], {"accepted": 1})
     ]
+    assert left[0].as_json() == {**groups[0].as_json(), "count": 1, "findings": {"accepted": 1}}
     assert [group.findings for group in without(groups, (), {})] == [{}, {}]
 
 
