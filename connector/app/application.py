@@ -19,9 +19,9 @@ from faust.app.base import BootStrategy
 from mode import Service
 from mode.types import ServiceT
 
+from connector.app.affinity import ThreadAffinity
 from connector.app.instance import Claim, claim, refuse_twin
 from connector.app.pages import SERVICE_LOG, PagesOnly, add_pages
-from connector.app.together import Together
 from connector.clock import now
 from connector.config.problems import SettingsError
 from connector.config.secrets import Secrets
@@ -138,7 +138,7 @@ class Connector(faust.App):
         self.exit_code = 0
         self.fatal: BaseException | None = None
         self.started_at = time.time()
-        self._keeping: asyncio.Task[None] | None = None
+        self._affinity: asyncio.Task[None] | None = None
         self._collector = StatusCollector(lambda: [stream.status() for stream in self.streams])
         REGISTRY.register(self._collector)
         add_pages(self)
@@ -220,7 +220,7 @@ class Connector(faust.App):
         calm_collector()
         loop = asyncio.get_running_loop()
         if self.settings.threads == "together" and len(USABLE) > 1:
-            self._keeping = loop.create_task(Together(self._busy_threads).run())
+            self._affinity = loop.create_task(ThreadAffinity(self._busy_threads).run())
         loop.add_signal_handler(signal.SIGHUP, self._read_secrets)
         self._read_secrets()  # a SIGHUP before this was not handled
         loop.add_signal_handler(signal.SIGUSR1, toggle_debug)
@@ -237,8 +237,8 @@ class Connector(faust.App):
             # The others continued, but not everything was read, as exit code 0 would mean.
             self.fatal = next((stream.failed for stream in self.streams if stream.failed is not None), None)
             self.exit_code = 1 if self.fatal is not None else 0 if all(clean) else 5
-        if self._keeping is not None:
-            self._keeping.cancel()
+        if self._affinity is not None:
+            self._affinity.cancel()
         if self.registry is not None:
             self.registry.close()
         REGISTRY.unregister(self._collector)

@@ -9,8 +9,8 @@ from functools import partial
 
 import pytest
 
-from connector.app import together
-from connector.app.together import Together
+from connector.app import affinity
+from connector.app.affinity import ThreadAffinity
 from connector.config.kafka import KafkaSettings
 from connector.cpus import USABLE
 from connector.deadletters import working
@@ -42,8 +42,8 @@ class Busy:
 
 @pytest.fixture
 def busy(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Busy]]:
-    monkeypatch.setattr(together, "LOOK_SECS", 0.2)
-    monkeypatch.setattr(together, "BUSY_SHARE", 0.05)  # a machine with much to do gives them no more
+    monkeypatch.setattr(affinity, "LOOK_SECS", 0.2)
+    monkeypatch.setattr(affinity, "BUSY_SHARE", 0.05)  # a machine with much to do gives them no more
     threads = [Busy() for _ in range(3)]
     yield threads
     for thread in threads:
@@ -65,7 +65,7 @@ def test_they_are_together_while_they_are_busy_and_go_anywhere_after_it(busy: li
     first, second, other = busy
 
     async def watch() -> None:
-        keeping = asyncio.create_task(Together(lambda: {first.id, second.id}).run())
+        keeping = asyncio.create_task(ThreadAffinity(lambda: {first.id, second.id}).run())
         for thread in busy:
             thread.at_work.set()
         await _until("one", first, second)
@@ -87,7 +87,7 @@ def test_a_thread_that_ends_and_one_that_a_kept_one_starts_are_let_go_of(busy: l
     ids = {first.id, second.id}
 
     async def watch() -> None:
-        keeping = asyncio.create_task(Together(lambda: ids).run())
+        keeping = asyncio.create_task(ThreadAffinity(lambda: ids).run())
         first.at_work.set()
         await _until("one", first, second)
         os.sched_setaffinity(third.id, {min(USABLE)})  # as one has that is started by a thread that is kept

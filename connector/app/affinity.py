@@ -41,8 +41,8 @@ class _Seen:
     cpu: int
 
 
-class Together:
-    """Keeps threads together; `threads` returns their native ids, which may change. Only works on Linux."""
+class ThreadAffinity:
+    """Keeps threads on one CPU; `threads` returns their native ids, which may change. Only works on Linux."""
 
     def __init__(self, threads: Callable[[], Collection[int]]) -> None:
         self._threads = threads
