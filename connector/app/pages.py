@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from connector import __version__
 from connector.app.resuming import act
 from connector.config.settings import Settings
-from connector.console.guarding import Doorkeeper, Form, RefusedError, answered, form_of, make_safe, runner_of
+from connector.console.guarding import Form, RefusedError, TokenGuard, answered, form_of, make_safe, runner_of
 from connector.console.listening import not_listening
 from connector.console.pages import Console
 from connector.telemetry.logging import get_logger
@@ -127,7 +127,7 @@ class WorkerHost:
 def add_pages(connector: "Connector") -> None:
     """Add all pages to the application."""
     site = cast(PagesOnly, connector.web).web_app
-    doorkeeper = Doorkeeper()
+    token_guard = TokenGuard()
 
     async def healthz(_request: web.Request) -> web.Response:
         alive, told = health_of(connector)
@@ -147,7 +147,7 @@ def add_pages(connector: "Connector") -> None:
         """Resume or pause a stream for a program that has the token."""
         name, action = request.match_info["name"], request.match_info["action"]
         try:
-            form = await form_of(connector.secrets.web_token(), doorkeeper, request)
+            form = await form_of(connector.secrets.web_token(), token_guard, request)
         except RefusedError as error:
             return answered(error.status, {"problem": str(error)})
         return answered(*act(connector, name, action, form, remote=request.remote))

@@ -90,7 +90,7 @@ class RefusedError(Exception):
         self.status = status
 
 
-class Doorkeeper:
+class TokenGuard:
     """Compares tokens, and limits log lines about wrong ones."""
 
     def __init__(self) -> None:
@@ -122,15 +122,15 @@ def token_in(header: str | None) -> str | None:
     return token.strip() if scheme.lower() == "bearer" else ""
 
 
-async def form_of(expected: SecretStr | None, doorkeeper: Doorkeeper, request: Any) -> Form:
+async def form_of(expected: SecretStr | None, token_guard: TokenGuard, request: Any) -> Form:
     """Return the fields of a request with the token; without one in the header, it must be in the body."""
     given = token_in(request.headers.get("Authorization"))
     if expected is None or given is not None:
-        doorkeeper.check(expected, given, request.remote)
+        token_guard.check(expected, given, request.remote)
     form = form_in(await read_body(request))
     if given is None:
         token = next((value for field, value in form or () if field == "token"), None)
-        doorkeeper.check(expected, token, request.remote)
+        token_guard.check(expected, token, request.remote)
     if form is None:
         raise RefusedError(400, NO_FORM)
     return form

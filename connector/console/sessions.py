@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from pydantic import SecretStr
 
-from connector.console.guarding import Doorkeeper, RefusedError, is_same
+from connector.console.guarding import RefusedError, TokenGuard, is_same
 
 LASTS_SECS: Final = 8 * 3_600
 COOKIE: Final = "trackly_console"
@@ -36,12 +36,12 @@ class Sessions:
     """Opens and recognises sessions. Their ends are Unix times, which are valid on other members as well."""
 
     def __init__(self) -> None:
-        self._doorkeeper = Doorkeeper()
+        self._token_guard = TokenGuard()
         self._logged_out: dict[str, float] = {}
 
     def open(self, expected: SecretStr | None, given: str, remote: str | None) -> str:
         """Return the cookie of a new session; raises `RefusedError` unless this is the token."""
-        self._doorkeeper.check(expected, given, remote)
+        self._token_guard.check(expected, given, remote)
         assert expected is not None
         name, ends_at = secrets.token_hex(16), int(time.time() + LASTS_SECS)
         return f"{ends_at:x}.{name}.{_signed(expected, f'session.{ends_at:x}.{name}')}"

@@ -10,7 +10,7 @@ from pydantic import SecretStr
 
 from connector.config.settings import LogSettings
 from connector.console import guarding
-from connector.console.guarding import _REPORT_SECS, MAX_CONNECTIONS, Doorkeeper, RefusedError, runner_of
+from connector.console.guarding import _REPORT_SECS, MAX_CONNECTIONS, RefusedError, TokenGuard, runner_of
 from connector.console.pages import Console
 from connector.telemetry.logging import configure_logging
 from tests.console.conftest import TOKEN, FakeHost
@@ -21,17 +21,17 @@ def test_wrong_tokens_are_counted_in_few_lines_of_the_log_and_lock_nobody_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Whichever address they come from: behind a proxy all have the same one."""
-    clock, told, doorkeeper = [0.0], io.StringIO(), Doorkeeper()
+    clock, told, token_guard = [0.0], io.StringIO(), TokenGuard()
     monkeypatch.setattr(guarding, "monotonic", lambda: clock[0])
     with monkeypatch.context() as patched:
         patched.setattr("logging.root.handlers", [])
         configure_logging(LogSettings(format="json"), stream=told)
         for clock[0] in (0.0, *[1.0] * 500, _REPORT_SECS + 1):
             with pytest.raises(RefusedError) as refused:
-                doorkeeper.check(SecretStr(TOKEN), "a-wrong-token-0123456789", "10.0.0.1")
+                token_guard.check(SecretStr(TOKEN), "a-wrong-token-0123456789", "10.0.0.1")
             assert refused.value.status == 401
 
-        doorkeeper.check(SecretStr(TOKEN), TOKEN, "10.0.0.1")
+        token_guard.check(SecretStr(TOKEN), TOKEN, "10.0.0.1")
 
     lines = [json.loads(line) for line in told.getvalue().splitlines()]
     assert [line["times"] for line in lines if line["event"] == "wrong tokens refused"] == [1, 501]
