@@ -13,12 +13,12 @@ from urllib.parse import quote
 from aiohttp import web
 
 from connector.console import rendering, sessions
-from connector.console.clerk import KINDS, Task
-from connector.console.desk import Desk, Piece
 from connector.console.guarding import NO_FORM, Form, RefusedError, form_in, read_body
 from connector.console.hosting import Group, Host
 from connector.console.sampling import Sampler, Snapshot
 from connector.console.sessions import COOKIE, Session, Sessions
+from connector.console.task_process import KINDS, TaskRequest
+from connector.console.tasks import Task, Tasks
 from connector.stream.holds import CHOICES
 from connector.telemetry.logging import get_logger
 
@@ -46,7 +46,7 @@ class Console:
         self._host = host
         self._sampler = Sampler(self._group.status)
         self._sessions = Sessions()
-        self._desk = Desk(host.settings)
+        self._tasks = Tasks(host.settings)
         self._viewers = 0
         self._made: tuple[int, dict[str | None, dict[str, str]]] = (0, {})
         """Rendered pieces of pages at the last look, by its number and by stream: rendered once for all viewers."""
@@ -54,31 +54,31 @@ class Console:
     def add_to(self, app: web.Application) -> None:
         """Add all pages."""
         get, post = app.router.add_get, app.router.add_post
-        get("/", self._told(self._overview))
+        get("/", self._with_refusals(self._overview))
         get("/assets/{name}", self._asset)
         get("/events", self._events, allow_head=False)
-        get("/login", self._told(self._login_page))
-        post("/login", self._told(self._login))
-        post("/logout", self._told(self._logout))
-        get("/streams/{name}", self._told(self._stream_page))
-        get("/streams/{name}/confirm/{action}", self._told(self._for_session(self._confirm_page)))
-        post("/streams/{name}/confirm/{action}", self._told(self._act))
-        get("/dead-letters", self._told(self._for_session(self._dead_letters)))
-        post("/dead-letters/{kind}", self._told(self._begin))
-        get("/tasks/{name}", self._told(self._for_session(self._task_page)))
-        get("/tasks/{name}/part", self._told(self._task_part))
-        post("/tasks/{name}/{word}", self._told(self._answer_task))
+        get("/login", self._with_refusals(self._login_page))
+        post("/login", self._with_refusals(self._login))
+        post("/logout", self._with_refusals(self._logout))
+        get("/streams/{name}", self._with_refusals(self._stream_page))
+        get("/streams/{name}/confirm/{action}", self._with_refusals(self._for_session(self._confirm_page)))
+        post("/streams/{name}/confirm/{action}", self._with_refusals(self._act))
+        get("/dead-letters", self._with_refusals(self._for_session(self._dead_letters)))
+        post("/dead-letters/{kind}", self._with_refusals(self._begin))
+        get("/tasks/{name}", self._with_refusals(self._for_session(self._task_page)))
+        get("/tasks/{name}/part", self._with_refusals(self._task_part))
+        post("/tasks/{name}/{word}", self._with_refusals(self._answer_task))
         app.on_shutdown.append(self._close)
 
     async def _close(self, _app: web.Application) -> None:
         """Close viewers and tasks; draining does not wait for them."""
         await self._sampler.close()
-        await self._desk.close()
+        await self._tasks.close()
         await self._group.close()
 
     # ------------------------------------------------------------------ shared by all pages
 
-    def _told(self, handler: Handler) -> Handler:
+    def _with_refusals(self, handler: Handler) -> Handler:
         """Show refusals as a page."""
 
         async def answer(request: web.Request) -> web.StreamResponse:
@@ -275,7 +275,7 @@ class Console:
             raise RefusedError(400, "since must be one of the choices")
         if form.get("stream") and form["stream"] not in {stream.name for stream in self._host.settings.streams}:
             raise RefusedError(404, "there is no such stream here")
-        task = Task(
+        wanted = TaskRequest(
             kind,
             stream=form.get("stream", ""),
             reason=form.get("reason", "").strip(),
@@ -285,29 +285,29 @@ class Console:
             include_in_doubt=form.get("include_in_doubt") == "yes",
             asked_by=request.remote or "",
         )
-        if task.reveal:
-            log.info("dead letter revealed", position=task.position, remote=request.remote)
-        piece = self._desk.begin(task)
-        return self._to(request, f"tasks/{piece.name}")
+        if wanted.reveal:
+            log.info("dead letter revealed", position=wanted.position, remote=request.remote)
+        task = self._tasks.begin(wanted)
+        return self._to(request, f"tasks/{task.name}")
 
     async def _task_page(self, request: web.Request) -> web.StreamResponse:
-        return self._page(request, "task.html", piece=self._piece(request))
+        return self._page(request, "task.html", task=self._task(request))
 
     async def _task_part(self, request: web.Request) -> web.StreamResponse:
         if self._session(request) is None:
             raise RefusedError(401, "log in first")
-        return self._page(request, "task_part.html", piece=self._piece(request), root="../")  # embedded in a page
+        return self._page(request, "task_part.html", task=self._task(request), root="../")  # embedded in a page
 
     async def _answer_task(self, request: web.Request) -> web.StreamResponse:
-        words = {"confirm": self._desk.confirm, "cancel": self._desk.cancel}
+        words = {"confirm": self._tasks.confirm, "cancel": self._tasks.cancel}
         word = _one_of(words, request.match_info["word"])
         await self._form(request, set())
-        piece = self._piece(request)
-        words[word](piece)
-        return self._to(request, f"tasks/{piece.name}")
+        task = self._task(request)
+        words[word](task)
+        return self._to(request, f"tasks/{task.name}")
 
-    def _piece(self, request: web.Request) -> Piece:
-        return self._desk.find(request.match_info["name"])
+    def _task(self, request: web.Request) -> Task:
+        return self._tasks.find(request.match_info["name"])
 
 
 def _one_of(known: Container[str], word: str) -> str:

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from connector.console import desk
-from connector.console.clerk import Task
-from connector.console.desk import KEPT_SECS, Desk, Piece
+from connector.console import tasks
 from connector.console.guarding import RefusedError
+from connector.console.task_process import TaskRequest
+from connector.console.tasks import KEPT_SECS, Task, Tasks
 from tests.console.conftest import settings
 
 
@@ -29,22 +29,22 @@ class _Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> _Clock:
     clock = _Clock()
-    monkeypatch.setattr(desk, "time", clock)
+    monkeypatch.setattr(tasks, "time", clock)
     return clock
 
 
-def _over(kept: Desk, piece: Piece) -> None:
-    kept._pieces[piece.name] = piece
-    kept._end(piece, "done")
+def _over(kept: Tasks, task: Task) -> None:
+    kept._tasks[task.name] = task
+    kept._end(task, "done")
 
 
 @pytest.mark.parametrize("set_by", [-86_400, 86_400])
 def test_what_a_task_found_is_kept_for_minutes_though_the_clock_is_set(clock: _Clock, set_by: float) -> None:
     async def main() -> None:
-        kept, piece = Desk(settings()), Piece("one", Task("look"))
-        _over(kept, piece)
+        kept, task = Tasks(settings()), Task("one", TaskRequest("look"))
+        _over(kept, task)
         clock.of_day += set_by
-        assert kept.find("one") is piece
+        assert kept.find("one") is task
 
         clock.going_on += KEPT_SECS + 1
 
@@ -57,17 +57,17 @@ def test_what_a_task_found_is_kept_for_minutes_though_the_clock_is_set(clock: _C
 def test_what_a_task_found_is_forgotten_though_nobody_comes_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
     """It may hold what was revealed."""
     later: list[tuple[float, Any]] = []
-    monkeypatch.setattr(desk, "KEPT_SECS", 0.0)
+    monkeypatch.setattr(tasks, "KEPT_SECS", 0.0)
 
     async def main() -> None:
         loop = SimpleNamespace(call_later=lambda secs, what: later.append((secs, what)))
         monkeypatch.setattr("asyncio.get_running_loop", lambda: loop)
-        kept = Desk(settings())
-        _over(kept, Piece("one", Task("letter", reveal=True)))
+        kept = Tasks(settings())
+        _over(kept, Task("one", TaskRequest("letter", reveal=True)))
         ((secs, forget),) = later
         forget()
 
         assert secs > 0
-        assert not kept._pieces
+        assert not kept._tasks
 
     asyncio.run(main())

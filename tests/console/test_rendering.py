@@ -10,12 +10,12 @@ import pytest
 
 from connector.console import rendering
 from connector.console.advice import HOLDS, MOVED, ROWS, advice_for
-from connector.console.clerk import Task
-from connector.console.desk import Piece
 from connector.console.pages import _pieces
 from connector.console.rendering import duration, headline, holds_of, number, prose, rate, render
 from connector.console.sampling import SERIES
 from connector.console.sessions import Session
+from connector.console.task_process import TaskRequest
+from connector.console.tasks import Task
 from connector.core.concurrency import ConcurrencyLimit
 from connector.core.verdicts import TABLE
 from tests.console.making import hold, snapshot, status, stream
@@ -48,8 +48,8 @@ LETTER: Final[dict[str, Any]] = {
 }
 
 
-def _piece(kind: str, result: dict[str, Any], state: str = "done") -> Piece:
-    return Piece("f00", Task(kind, stream="campaign-sends", reason="invalid_phone"), state=state, result=result)
+def _task(kind: str, result: dict[str, Any], state: str = "done") -> Task:
+    return Task("f00", TaskRequest(kind, stream="campaign-sends", reason="invalid_phone"), state=state, result=result)
 
 
 _PLAN: Final = {
@@ -89,18 +89,18 @@ PAGES: Final[dict[str, Callable[[], str]]] = {
     ),
     "look": lambda: render(
         "task.html",
-        piece=_piece("look", {"topics": ("t.dead",), "counts": _COUNTS, "letters": [LETTER], "others": [], "most": 50}),
+        task=_task("look", {"topics": ("t.dead",), "counts": _COUNTS, "letters": [LETTER], "others": [], "most": 50}),
         **COMMON,
     ),
     "look none": lambda: render(
         "task.html",
-        piece=_piece("look", {"topics": ("t.dead",), "counts": {"total": 0}, "others": ["a"], "most": 50}),
+        task=_task("look", {"topics": ("t.dead",), "counts": {"total": 0}, "others": ["a"], "most": 50}),
         **COMMON,
     ),
-    "letter": lambda: render("task.html", piece=_piece("letter", {"letters": [LETTER], "revealed": False}), **COMMON),
+    "letter": lambda: render("task.html", task=_task("letter", {"letters": [LETTER], "revealed": False}), **COMMON),
     "in doubt": lambda: render(
         "task.html",
-        piece=_piece(
+        task=_task(
             "in_doubt",
             {
                 "groups": [
@@ -123,18 +123,18 @@ PAGES: Final[dict[str, Callable[[], str]]] = {
         ),
         **COMMON,
     ),
-    "plan": lambda: render("task.html", piece=_piece("redrive", _PLAN, "asks"), **COMMON),
+    "plan": lambda: render("task.html", task=_task("redrive", _PLAN, "asks"), **COMMON),
     "written": lambda: render(
         "task.html",
-        piece=_piece("redrive", {**_PLAN, "written": {"redrive": 3}, "too_large": 1, "by_others": 2, "took_secs": 0.4}),
+        task=_task("redrive", {**_PLAN, "written": {"redrive": 3}, "too_large": 1, "by_others": 2, "took_secs": 0.4}),
         **COMMON,
     ),
     "nothing left": lambda: render(
-        "task.html", piece=_piece("redrive", {**_PLAN, "written": {}, "too_large": 0, "by_others": 0}), **COMMON
+        "task.html", task=_task("redrive", {**_PLAN, "written": {}, "too_large": 0, "by_others": 0}), **COMMON
     ),
-    "running": lambda: render("task.html", piece=_piece("redrive", {}, "running"), **COMMON),
-    "cancelled": lambda: render("task.html", piece=_piece("redrive", {}, "cancelled"), **COMMON),
-    "failed": lambda: render("task.html", piece=_piece("redrive", {}, "failed"), **COMMON),
+    "running": lambda: render("task.html", task=_task("redrive", {}, "running"), **COMMON),
+    "cancelled": lambda: render("task.html", task=_task("redrive", {}, "cancelled"), **COMMON),
+    "failed": lambda: render("task.html", task=_task("redrive", {}, "failed"), **COMMON),
 }
 
 
@@ -217,7 +217,7 @@ def test_hostile_letters_are_escaped() -> None:
         ("letter", {"letters": [letter], "revealed": True}),
         ("look", {"topics": (HOSTILE,), "counts": _COUNTS, "letters": [letter], "others": [], "most": 1}),
     ):
-        page = render("task.html", piece=_piece(kind, result), **COMMON)
+        page = render("task.html", task=_task(kind, result), **COMMON)
 
         assert "<script>" not in page
         assert page.count("&lt;script&gt;") > 5

@@ -1,7 +1,7 @@
 """The console's long tasks: what was requested, its progress, and its result.
 
-Each task is done by a clerk, a process of its own (`clerk.py`). Few run at a time, and results are kept for a few
-minutes only, because they may contain revealed values.
+Each task is done by a process of its own (`task_process.py`). Few run at a time, and results are kept for a few minutes
+only, because they may contain revealed values.
 """
 
 import asyncio
@@ -15,8 +15,8 @@ from multiprocessing.process import BaseProcess
 from typing import Any, Final
 
 from connector.config.settings import Settings
-from connector.console.clerk import Task, serve
 from connector.console.guarding import RefusedError
+from connector.console.task_process import TaskRequest, serve
 from connector.telemetry.logging import get_logger
 
 AT_ONCE: Final = 3
@@ -29,11 +29,11 @@ log = get_logger("console")
 
 
 @dataclass(slots=True, eq=False)
-class Piece:
+class Task:
     """One task and its state: `running`, `asks` (for confirmation), `done`, `failed` or `cancelled`."""
 
     name: str
-    task: Task
+    request: TaskRequest
     state: str = "running"
     what: str = "starting"
     done: int = 0
@@ -51,111 +51,111 @@ class Piece:
         return self.state in {"done", "failed", "cancelled"}
 
 
-class Desk:
-    """Accepts tasks, and runs them in clerks. Not thread-safe: used by one event loop."""
+class Tasks:
+    """Accepts tasks, each of which runs in a process. Not thread-safe: used by one event loop."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._pieces: dict[str, Piece] = {}
+        self._tasks: dict[str, Task] = {}
         self._following: set[asyncio.Task[None]] = set()
         # Not the loop's own threads: the streams would miss one that waits for a person.
-        self._listeners = ThreadPoolExecutor(2 * AT_ONCE, thread_name_prefix="clerk")
+        self._listeners = ThreadPoolExecutor(2 * AT_ONCE, thread_name_prefix="console-task")
 
-    def begin(self, task: Task) -> Piece:
+    def begin(self, request: TaskRequest) -> Task:
         """Start a task; raises `RefusedError` if too many are running."""
         self._forget()
-        if sum(not piece.is_over for piece in self._pieces.values()) >= AT_ONCE:
+        if sum(not task.is_over for task in self._tasks.values()) >= AT_ONCE:
             raise RefusedError(503, f"{AT_ONCE} tasks are under way already; wait for one, or cancel it")
         context = get_context("spawn")
         ours, theirs = context.Pipe()
-        piece = Piece(secrets.token_hex(8), task)
-        piece.process = context.Process(
-            target=serve, args=(self._settings, task, theirs), name="trackly-connector-clerk", daemon=False
+        task = Task(secrets.token_hex(8), request)
+        task.process = context.Process(
+            target=serve, args=(self._settings, request, theirs), name="trackly-connector-task", daemon=False
         )
-        piece.line = ours
-        piece.process.start()
+        task.line = ours
+        task.process.start()
         theirs.close()
-        self._pieces[piece.name] = piece
-        following = asyncio.get_running_loop().create_task(self._follow(piece, ours))
+        self._tasks[task.name] = task
+        following = asyncio.get_running_loop().create_task(self._follow(task, ours))
         self._following.add(following)
         following.add_done_callback(self._following.discard)
-        return piece
+        return task
 
-    def find(self, name: str) -> Piece:
+    def find(self, name: str) -> Task:
         """Return a task; raises `RefusedError` if it does not exist, or no longer."""
         self._forget()
-        if name not in self._pieces:
+        if name not in self._tasks:
             raise RefusedError(404, "there is no such task here: it is over for long, or another worker has it")
-        return self._pieces[name]
+        return self._tasks[name]
 
-    def confirm(self, piece: Piece) -> None:
+    def confirm(self, task: Task) -> None:
         """Confirm a task; raises `RefusedError` if it does not wait for that."""
-        if piece.state != "asks" or piece.line is None:
+        if task.state != "asks" or task.line is None:
             raise RefusedError(409, "this does not wait for a confirmation any more")
-        piece.line.send("go")
-        piece.state, piece.what, piece.done, piece.total = "running", "writing", 0, 0
-        log.info("redrive confirmed", remote=piece.task.asked_by, name=piece.result.get("name"))
+        task.line.send("go")
+        task.state, task.what, task.done, task.total = "running", "writing", 0, 0
+        log.info("redrive confirmed", remote=task.request.asked_by, name=task.result.get("name"))
 
-    def cancel(self, piece: Piece) -> None:
+    def cancel(self, task: Task) -> None:
         """End a task. What a redrive has committed stays; started again, it continues there."""
-        if not piece.is_over:
-            self._end(piece, "cancelled")
+        if not task.is_over:
+            self._end(task, "cancelled")
 
     async def close(self) -> None:
         """End all tasks."""
-        for piece in self._pieces.values():
-            self.cancel(piece)
+        for task in self._tasks.values():
+            self.cancel(task)
         await asyncio.gather(*self._following, return_exceptions=True)
         self._listeners.shutdown(wait=False, cancel_futures=True)
 
-    async def _follow(self, piece: Piece, line: "Connection[Any, Any]") -> None:
-        """Receive a clerk's messages until it ends."""
+    async def _follow(self, task: Task, line: "Connection[Any, Any]") -> None:
+        """Receive the messages of a task's process until it ends."""
         loop = asyncio.get_running_loop()
-        while not piece.is_over:
+        while not task.is_over:
             try:
                 word, told = await loop.run_in_executor(self._listeners, line.recv)
             except (EOFError, OSError):
-                if not piece.is_over:
-                    piece.problem = "the process that worked on it has ended; the log may say why"
-                    self._end(piece, "failed")
+                if not task.is_over:
+                    task.problem = "the process that worked on it has ended; the log may say why"
+                    self._end(task, "failed")
                 return
             match word:
                 case "progress":
-                    piece.what, piece.done, piece.total = told["what"], told["done"], told["total"]
+                    task.what, task.done, task.total = told["what"], told["done"], told["total"]
                 case "asks":
-                    piece.state, piece.result = "asks", told
+                    task.state, task.result = "asks", told
                 case "result":
-                    piece.result = told
-                    self._end(piece, "done")
+                    task.result = told
+                    self._end(task, "done")
                 case _:
-                    piece.problem = told
-                    self._end(piece, "failed")
+                    task.problem = told
+                    self._end(task, "failed")
 
-    def _end(self, piece: Piece, state: str) -> None:
-        piece.state, piece.ended_at = state, time.monotonic()
+    def _end(self, task: Task, state: str) -> None:
+        task.state, task.ended_at = state, time.monotonic()
         asyncio.get_running_loop().call_later(KEPT_SECS + 1.0, self._forget)  # even if nobody asks again
-        if piece.process is not None and state == "cancelled":
-            piece.process.kill()
+        if task.process is not None and state == "cancelled":
+            task.process.kill()
         log.info(
             "dead letters worked on",
-            kind=piece.task.kind,
+            kind=task.request.kind,
             state=state,
-            took_secs=round(piece.ended_at - piece.began_at, 1),
-            remote=piece.task.asked_by,
-            **({"written": piece.result["written"]} if "written" in piece.result else {}),
-            **({"problem": piece.problem} if piece.problem else {}),
+            took_secs=round(task.ended_at - task.began_at, 1),
+            remote=task.request.asked_by,
+            **({"written": task.result["written"]} if "written" in task.result else {}),
+            **({"problem": task.problem} if task.problem else {}),
         )
 
     def _forget(self) -> None:
         """Drop tasks that ended long ago, and the oldest if there are too many."""
         now = time.monotonic()
-        over = [piece for piece in self._pieces.values() if piece.ended_at is not None]
-        for at, piece in enumerate(sorted(over, key=lambda piece: -(piece.ended_at or 0.0))):
-            if at >= KEPT or now - (piece.ended_at or 0.0) > KEPT_SECS:
-                if piece.process is not None and piece.process.is_alive():
+        over = [task for task in self._tasks.values() if task.ended_at is not None]
+        for at, task in enumerate(sorted(over, key=lambda task: -(task.ended_at or 0.0))):
+            if at >= KEPT or now - (task.ended_at or 0.0) > KEPT_SECS:
+                if task.process is not None and task.process.is_alive():
                     continue
-                if piece.process is not None:
-                    piece.process.join()
-                if piece.line is not None:
-                    piece.line.close()
-                del self._pieces[piece.name]
+                if task.process is not None:
+                    task.process.join()
+                if task.line is not None:
+                    task.line.close()
+                del self._tasks[task.name]

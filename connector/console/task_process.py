@@ -47,7 +47,7 @@ log = get_logger("console")
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
+class TaskRequest:
     """What to do, and with which dead letters; texts are as typed."""
 
     kind: str
@@ -85,25 +85,25 @@ class ForeseenError(Exception):
     """A task cannot be done for a reason that is shown to people unchanged."""
 
 
-class Clerk:
+class TaskProcess:
     """Does one task, and reports through a connection: `progress`, `asks`, `result` or `problem`."""
 
-    def __init__(self, settings: Settings, task: Task, line: Connection) -> None:
+    def __init__(self, settings: Settings, request: TaskRequest, line: Connection) -> None:
         self._settings = settings
-        self._task = task
+        self._request = request
         self._line = line
 
     def run(self) -> None:
         """Do the task, and send the result."""
         try:
-            result = KINDS[self._task.kind](self)
+            result = KINDS[self._request.kind](self)
         except (NoSuchTopicError, InvalidFilterError, NameTakenError, TopicsMissingError, ForeseenError) as error:
             self._line.send(("problem", str(error)))
         except KafkaTroubleError as error:
             fenced = "another redrive of the same dead letters took over and goes on where this one was"
             self._line.send(("problem", fenced if error.fenced else f"Kafka: {error}"))
         except Exception as error:
-            log.exception("dead letters cannot be worked on", kind=self._task.kind)
+            log.exception("dead letters cannot be worked on", kind=self._request.kind)
             self._line.send(("problem", f"this failed unexpectedly ({type(error).__name__}); the log says more"))
         else:
             self._line.send(("result", result))
@@ -114,14 +114,14 @@ class Clerk:
 
     def _topics(self) -> tuple[str, ...]:
         """Return the dead-letter topics of the task's stream, or of all streams if it names none."""
-        return topics_of_streams(self._settings, [self._task.stream] if self._task.stream else [])
+        return topics_of_streams(self._settings, [self._request.stream] if self._request.stream else [])
 
     # ------------------------------------------------------------------ tasks
 
     def look(self) -> dict[str, Any]:
         """Count dead letters, and list the first of them."""
-        settings, task = self._settings, self._task
-        criteria = task.criteria(settings)
+        settings, request = self._settings, self._request
+        criteria = request.criteria(settings)
         topics = self._topics()
         spans = spans_of(settings, topics, since_ms=criteria.since_ms)
         sums, seen = count(self.work, spans, criteria)
@@ -130,24 +130,26 @@ class Clerk:
             "topics": topics,
             "counts": sums.as_json(now_ms=now_ms()),
             "letters": [shown(letter, reveal=False) for letter in found],
-            "others": sorted(seen.reasons - {task.reason}) if task.reason and not sums.total else [],
+            "others": sorted(seen.reasons - {request.reason}) if request.reason and not sums.total else [],
             "most": LISTED,
         }
 
     def letter(self) -> dict[str, Any]:
         """Show what is at a position."""
-        settings, task = self._settings, self._task
-        position = read_position("position", task.position)
+        settings, request = self._settings, self._request
+        position = read_position("position", request.position)
         found = find_at(self.work, spans_of(settings, topics_of_streams(settings)), Criteria(), position)
         if not found:
-            raise ForeseenError(f"there is no dead letter at {task.position}, nor one that came from there")
-        return {"letters": [shown(letter, reveal=task.reveal) for letter in found], "revealed": task.reveal}
+            raise ForeseenError(f"there is no dead letter at {request.position}, nor one that came from there")
+        return {"letters": [shown(letter, reveal=request.reveal) for letter in found], "revealed": request.reveal}
 
     def in_doubt(self) -> dict[str, Any]:
         """Group the records in doubt by cause."""
-        settings, task = self._settings, self._task
+        settings, request = self._settings, self._request
         spans = spans_of(settings, self._topics())
-        criteria = Criteria(reasons=frozenset({IN_DOUBT}), streams=frozenset({task.stream} if task.stream else ()))
+        criteria = Criteria(
+            reasons=frozenset({IN_DOUBT}), streams=frozenset({request.stream} if request.stream else ())
+        )
         found, _ = find(self.work, spans, criteria, GROUPED)
         with AddressBook(settings) as addresses:
             groups = groups_of(found, addresses)
@@ -167,13 +169,13 @@ class Clerk:
 
     def redrive(self) -> dict[str, Any]:
         """Report what a redrive would do, and do it once it is confirmed."""
-        settings, task = self._settings, self._task
+        settings, request = self._settings, self._request
         redrive = Redrive(
             settings,
             self._topics(),
-            task.criteria(settings),
-            Rules(settings.streams_by_name, include_in_doubt=task.include_in_doubt),
-            task.spelled(),
+            request.criteria(settings),
+            Rules(settings.streams_by_name, include_in_doubt=request.include_in_doubt),
+            request.spelled(),
             name=None,
             work=self.work,
         )
@@ -210,11 +212,16 @@ class _Teller:
             self._line.send(("progress", {"what": self._what, "done": self._done, "total": self._total}))
 
 
-KINDS: Final = {"look": Clerk.look, "letter": Clerk.letter, "in_doubt": Clerk.in_doubt, "redrive": Clerk.redrive}
+KINDS: Final = {
+    "look": TaskProcess.look,
+    "letter": TaskProcess.letter,
+    "in_doubt": TaskProcess.in_doubt,
+    "redrive": TaskProcess.redrive,
+}
 """Kinds of tasks."""
 
 
-def serve(settings: Settings, task: Task, line: Connection) -> None:
+def serve(settings: Settings, request: TaskRequest, line: Connection) -> None:
     """Do one task; the main function of the process."""
     end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the connector, which ends this process
@@ -223,7 +230,7 @@ def serve(settings: Settings, task: Task, line: Connection) -> None:
     configure_logging(settings.log)
     calm_collector()
     try:
-        Clerk(settings, task, line).run()
+        TaskProcess(settings, request, line).run()
     except (BrokenPipeError, EOFError):  # the parent has ended or closed the connection
         pass
     finally:
