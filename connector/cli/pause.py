@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from connector.cli.errors import ExitCode, reported
-from connector.cli.workers import AsLines, Form, StreamName, WorkerConfig, WorkerUrls, said
+from connector.cli.workers import AsLines, Form, StreamName, WorkerConfig, WorkerUrls, send_to_workers
 
 
 @reported()
@@ -26,7 +26,7 @@ def pause(
     the variable TRACKLY_CONNECTOR_TOKEN. Exit code 1: a worker cannot be reached or rejects the request.
     """
     form: Form = [("by", _who()), *([("note", note)] if note else [])]
-    answers = said(config, url, stream, "pause", form, as_json=as_json)
+    answers = send_to_workers(config, url, stream, "pause", form, as_json=as_json)
     if not all(answer.ok for answer in answers):
         raise typer.Exit(ExitCode.FAILED)
 

@@ -6,7 +6,7 @@ import typer
 
 from connector.cli.arguments import topic_named
 from connector.cli.errors import ExitCode, reported
-from connector.cli.workers import AsLines, StreamName, WorkerConfig, WorkerUrls, said
+from connector.cli.workers import AsLines, StreamName, WorkerConfig, WorkerUrls, send_to_workers
 from connector.core.chunks import Partition
 from connector.stream.holds import ForeignChoice, InDoubtChoice, MissingChoice
 
@@ -50,7 +50,7 @@ def resume(
     form = [("partition", name) for name in partitions]
     decided = {"in_doubt": in_doubt, "foreign_metadata": foreign_metadata, "progress_missing": progress_missing}
     form += [(name, choice) for name, choice in decided.items() if choice is not None]
-    answers = said(config, url, stream, "resume", form, as_json=as_json)
+    answers = send_to_workers(config, url, stream, "resume", form, as_json=as_json)
     not_held = set(partitions).intersection(*(answer.body.get("not_held", ()) for answer in answers))
     if not_held and not as_json:
         typer.echo(f"no worker that was asked has a hold on {', '.join(sorted(not_held))}", err=True)

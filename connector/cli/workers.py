@@ -50,7 +50,7 @@ WorkerUrls = Annotated[
 AsLines = Annotated[bool, typer.Option("--json", help="Print JSON, one line for each worker.")]
 
 
-def said(
+def send_to_workers(
     config: Path | None, url: list[str] | None, stream: str, action: str, form: Form, *, as_json: bool
 ) -> list["Answer"]:
     """Send the same to every worker, print each answer, and return the answers."""
