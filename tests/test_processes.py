@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -11,12 +12,17 @@ import pytest
 from connector.processes import spawn, stop, tail
 
 
-def test_a_child_that_ignores_sigterm_is_killed_after_the_grace(tmp_path: Path) -> None:
-    log = tmp_path / "log"
-    child = spawn(["sh", "-c", "trap '' TERM; echo ready; while :; do sleep 0.05; done"], log=log)
+def _ready(*command: str, log: Path) -> "subprocess.Popen[bytes]":
+    """Start a child, and return it once it prints that it is ready."""
+    child = spawn(command, log=log)
     while "ready" not in tail(log):
         assert child.poll() is None
         time.sleep(0.01)
+    return child
+
+
+def test_a_child_that_ignores_sigterm_is_killed_after_the_grace(tmp_path: Path) -> None:
+    child = _ready("sh", "-c", "trap '' TERM; echo ready; while :; do sleep 0.05; done", log=tmp_path / "log")
 
     assert stop(child, grace_secs=0.2) == -signal.SIGKILL
 
@@ -35,11 +41,7 @@ def test_a_child_is_out_of_reach_of_ctrl_c(tmp_path: Path) -> None:
 
 
 def test_a_child_that_does_not_listen_for_sighup_yet_outlives_it(tmp_path: Path) -> None:
-    log = tmp_path / "log"
-    child = spawn(["sh", "-c", "echo ready; exec sleep 30"], log=log)
-    while "ready" not in tail(log):
-        assert child.poll() is None
-        time.sleep(0.01)
+    child = _ready("sh", "-c", "echo ready; exec sleep 30", log=tmp_path / "log")
 
     child.send_signal(signal.SIGHUP)
 
@@ -64,10 +66,7 @@ hear_requests()
 def test_what_a_child_is_asked_before_it_listens_is_received_once_it_does(tmp_path: Path) -> None:
     """A worker takes seconds to start, and the supervisor has no other way to tell whether the log was switched."""
     log = tmp_path / "log"
-    child = spawn([sys.executable, "-c", _LISTENS_LATE], log=log)
-    while "ready" not in tail(log):
-        assert child.poll() is None
-        time.sleep(0.01)
+    child = _ready(sys.executable, "-c", _LISTENS_LATE, log=log)
 
     child.send_signal(signal.SIGUSR1)
 

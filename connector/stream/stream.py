@@ -88,7 +88,6 @@ class Stream:
         self.redrives: Callable[[], list[dict[str, Any]]] = list
         """Returns the state of the rules that redrive dead letters, which run beside the stream."""
         self._others = others
-        """Names of the other streams."""
         self._kafka = kafka
         self._trackly = trackly
         self._instance_id = instance_id

@@ -34,6 +34,11 @@ def running(*options: str) -> Iterator["subprocess.Popen[str]"]:
             process.kill()
 
 
+def ended_with(*options: str) -> "subprocess.CompletedProcess[str]":
+    command = [*COMMAND, *options]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_SECS, check=False)
+
+
 def first_line(process: "subprocess.Popen[str]") -> str:
     assert process.stdout is not None
     return process.stdout.readline()
@@ -124,14 +129,7 @@ def test_what_cannot_be_used_ends_it_with_2_and_a_clear_word(tmp_path: Path, opt
     bad.write_text("lose_reply: 2\n")
     records.write_text("billing_code: suspended\n")
 
-    ended = subprocess.run(
-        [*COMMAND, *(option.format(bad=bad, records=records) for option in options)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_SECS,
-        check=False,
-    )
+    ended = ended_with(*(option.format(bad=bad, records=records) for option in options))
 
     assert ended.returncode == 2
     assert said.format(bad=bad) in ended.stderr
@@ -142,14 +140,7 @@ def test_what_cannot_be_used_ends_it_with_2_and_a_clear_word(tmp_path: Path, opt
 def test_a_taken_port_ends_it_with_1() -> None:
     with running("--json") as process:
         port = httpx.URL(json.loads(first_line(process))["url"]).port
-        ended = subprocess.run(
-            [*COMMAND, "--port", str(port)],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE_SECS,
-            check=False,
-        )
+        ended = ended_with("--port", str(port))
 
     assert ended.returncode == 1
     told, way_out = ended.stderr.splitlines()

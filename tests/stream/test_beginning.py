@@ -26,7 +26,6 @@ from connector.stream.beginning import Beginning, Beginnings, BeginOptions, _of_
 from connector.stream.holds import Decision
 from connector.stream.identities import Identities
 from tests.kit.patience import PATIENCE_SECS
-from tests.kit.sending import Bench
 from tests.stream.making import ids, make_state
 
 
@@ -49,6 +48,19 @@ def test_offsets_that_were_reset_behind_an_open_transaction_are_there(
     assert (found.hold is not None, found.progress and found.progress.base) == (held, None if held else base)
 
 
+def _beginnings(options: BeginOptions, fail: Callable[[BaseException], None]) -> Beginnings:
+    """Return those of a stream whose partitions are assigned under number 1."""
+    return Beginnings(
+        make_state(),
+        options,
+        name="s",
+        fail=fail,
+        epoch_of=lambda _: 1,
+        last_settled=lambda _: {},
+        identities=Identities(ids()),
+    )
+
+
 def _begin(broker: BrokerHandle, topic: str, committed: int) -> Beginning:
     partition, config = Partition(topic, 0), {"bootstrap.servers": broker.bootstrap_servers, "group.id": topic}
     tool = Consumer(config)
@@ -58,16 +70,7 @@ def _begin(broker: BrokerHandle, topic: str, committed: int) -> Beginning:
         {**config, "isolation.level": "read_committed"}, create_autospec(RebalanceHandler, instance=True), lambda _: 1
     )
     failed: list[BaseException] = []
-    options = BeginOptions((topic,), topic, "earliest", "hold", "dead_letter", 30.0)
-    beginnings = Beginnings(
-        Bench().state,
-        options,
-        name="bench",
-        fail=failed.append,
-        epoch_of=lambda _: 1,
-        last_settled=lambda _: {},
-        identities=Identities(ids()),
-    )
+    beginnings = _beginnings(BeginOptions((topic,), topic, "earliest", "hold", "dead_letter", 30.0), failed.append)
     beginnings.look_up(source, {partition: 1})
     deadline = time.monotonic() + PATIENCE_SECS
     while not beginnings.found and time.monotonic() < deadline:
@@ -99,15 +102,7 @@ def start() -> Start:
             topics=("alpha",), group="g", start="earliest", on_missing=on_missing, in_doubt="dead_letter", call_secs=1
         )
         refuse: Any = None
-        found = Beginnings(
-            make_state(),
-            options,
-            name="s",
-            fail=refuse,
-            epoch_of=lambda _: 1,
-            last_settled=lambda _: {},
-            identities=Identities(ids()),
-        )
+        found = _beginnings(options, refuse)
         if is_missing or truncated is not None:
             found.truncated[Partition("alpha", 0)] = truncated
         source = create_autospec(Source, instance=True)
@@ -251,16 +246,7 @@ def test_a_stop_waits_for_one_question_and_not_for_those_about_all_other_partiti
 
     source.bounds.side_effect = bounds
     failed: list[BaseException] = []
-    options = BeginOptions(("alpha",), "g", "earliest", "hold", "dead_letter", 30.0)
-    beginnings = Beginnings(
-        make_state(),
-        options,
-        name="s",
-        fail=failed.append,
-        epoch_of=lambda _: 1,
-        last_settled=lambda _: {},
-        identities=Identities(ids()),
-    )
+    beginnings = _beginnings(BeginOptions(("alpha",), "g", "earliest", "hold", "dead_letter", 30.0), failed.append)
     beginnings.look_up(source, dict.fromkeys(partitions, 1))
     assert asked.wait(PATIENCE_SECS)
 

@@ -93,8 +93,13 @@ def test_nothing_more_becomes_ready_while_nothing_may_start() -> None:
     assert state.batcher.open_records == 100 - state.limit.limit
 
 
-def _paced(read: Callable[[Partition, int], Chunk | None], *, answered_after: float, until: float) -> State:
-    """Return a state after so many seconds of a platform that answers after a while; list `slow` has 10 per second."""
+def _paced(*, fast: int, slow: int, answered_after: float, until: float) -> State:
+    """Return a state after so many seconds of a platform that answers after a while.
+
+    There are so many records for list `fast`, and for list `slow`, which has a pace of 10 per second.
+    """
+    lists = {A: "fast", B: "slow"}
+    there = {A: iter(range(0, fast, 1_000)), B: iter(range(0, slow, 1_000))}
     state = make_state()
     state.admission.pacer = Pacer(Pace(None, {"slow": 600}), max_lot=100)
     for partition in (A, B):
@@ -104,7 +109,9 @@ def _paced(read: Callable[[Partition, int], Chunk | None], *, answered_after: fl
         for turn in range(int(until * 20)):
             at = turn / 20
             for partition in (B, A):
-                while state.held_bytes < 3_000_000 and (piece := read(partition, turn)) is not None:
+                while state.held_bytes < 3_000_000 and (first := next(there[partition], None)) is not None:
+                    piece = chunk(partition, offsets=range(first, first + 1_000))
+                    piece = replace(piece, lists=[lists[partition]] * 1_000)
                     state.queue(state.admission.take([(None, piece)], now=at))
             state.close_due(at)
             tick = state.flow.plan(now=at, slots=state.slots(at))
@@ -117,15 +124,7 @@ def _paced(read: Callable[[Partition, int], Chunk | None], *, answered_after: fl
 
 
 def test_a_list_has_its_pace_while_others_have_more_than_the_platform_takes() -> None:
-    there = {A: iter(range(0, 100_000_000, 1_000)), B: iter(range(0, 2_000, 1_000))}
-
-    def read(partition: Partition, _turn: int) -> Chunk | None:
-        first = next(there[partition], None)
-        offsets = range(first, first + 1_000) if first is not None else ()
-        lists = ["fast" if partition is A else "slow"] * len(offsets)
-        return replace(chunk(partition, offsets=offsets), lists=lists) if offsets else None
-
-    state = _paced(read, answered_after=0.1, until=60)
+    state = _paced(fast=100_000_000, slow=2_000, answered_after=0.1, until=60)
 
     assert len(state.flow.ready) > state.limit.limit, "the others have a backlog all the time"
     assert state.flow.partitions[B].base >= 0.8 * 60 * 10
@@ -135,15 +134,7 @@ def test_a_list_has_its_pace_while_others_have_more_than_the_platform_takes() ->
 @pytest.mark.parametrize("others", [0, 100_000])
 def test_what_a_platform_keeps_waiting_is_no_flood_of_a_list_when_it_is_quick_again(others: int) -> None:
     """Nothing is answered any more: only what fills the requests, and two lots of waiting lists, were released."""
-    there = {A: iter(range(0, others, 1_000)), B: iter(range(0, 8_000, 1_000))}
-
-    def read(partition: Partition, _turn: int) -> Chunk | None:
-        first = next(there[partition], None)
-        offsets = range(first, first + 1_000) if first is not None else ()
-        lists = ["fast" if partition is A else "slow"] * len(offsets)
-        return replace(chunk(partition, offsets=offsets), lists=lists) if offsets else None
-
-    state = _paced(read, answered_after=1_000, until=600)
+    state = _paced(fast=others, slow=8_000, answered_after=1_000, until=600)
 
     assert len(state.flow.active) == state.limit.limit
     assert (len(state.flow.ready) > state.limit.limit) is (others > 0)
