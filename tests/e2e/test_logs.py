@@ -4,15 +4,18 @@ import fcntl
 import json
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from connector.demo.topics import Record
+from connector.processes import spawn
 from tests.kit.patience import PATIENCE_SECS
-from tests.kit.world import KEY, Worker, World, start_worker
+from tests.kit.world import KEY, Worker, World, free_port, start_worker
 
 
 def _lines(worker: Worker) -> list[dict[str, Any]]:
@@ -87,3 +90,20 @@ def test_a_log_that_nobody_reads_holds_up_neither_records_nor_the_end(world: Wor
     assert worker.stop() == 0
     assert 0 < len(os.read(reading, 2 * room)) <= room
     os.close(reading)
+
+
+def test_the_log_of_faust_s_own_command_is_that_of_the_settings(world: World) -> None:
+    """Faust's handlers, which would take its place, mask nothing."""
+    settings, log, port = world.folder / "connector.yaml", world.folder / "faust.log", free_port()
+    settings.write_text(yaml.safe_dump(world.settings({"web": {"port": port}, "log": {"level": "debug"}})))
+    command = [sys.executable, "-m", "faust", "-A", "connector.app", "worker"]
+    env = {**os.environ, "TRACKLY_CONNECTOR_SETTINGS": str(settings)}
+    worker = Worker(spawn(command, log=log, env=env), port, log)
+    world.workers.append(worker)
+    world.produce_sends(100)
+
+    assert world.settled().problems() == []
+    assert worker.stop() == 0
+    assert sum(line["records"] for line in _answered(worker)) == 100
+    told = ("stream started", "batch answered", "stream stopped")
+    assert all(line.startswith("{") for line in log.read_text().splitlines() if any(event in line for event in told))
