@@ -93,6 +93,8 @@ class Supervisor:
         Raises `InstanceIdInUseError`, `TemporaryFolderError` or `PagesError` before anything is started.
         """
         claims = claim_all(self.settings)  # held until the process exits
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, self._asked_to_stop)
         with temporary_files():
             home = Path(tempfile.mkdtemp(prefix="trackly-workers-"))
         try:
@@ -130,8 +132,6 @@ class Supervisor:
 
     async def _run_all(self, copy: _Copy) -> None:
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._asked_to_stop)
         loop.add_signal_handler(signal.SIGHUP, self._read_secrets)
         self._read_secrets()  # a SIGHUP before this was not handled
         loop.add_signal_handler(signal.SIGUSR1, self._log_more_or_less)

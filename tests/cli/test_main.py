@@ -298,6 +298,27 @@ def test_a_second_sigterm_at_the_very_beginning_does_not_break_into_the_end() ->
     assert (result.returncode, result.stderr) == (0, "")
 
 
+_ENDED_IN_A_FINALIZER = """
+import os, signal
+from connector.cli import run
+
+class Client:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+run._obey_sigterm()
+Client()
+print("goes on")
+"""
+
+
+def test_a_sigterm_that_finds_a_finalizer_running_is_obeyed() -> None:
+    """What a handler raises there is printed and forgotten; a start drops one client of Kafka after another."""
+    result = _interpreter("-c", _ENDED_IN_A_FINALIZER)
+
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+
+
 _NOT_LISTENING_YET = """
 import os, signal
 from connector.cli import run

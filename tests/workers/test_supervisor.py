@@ -3,6 +3,7 @@
 import asyncio
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -125,6 +126,27 @@ def test_workers_have_the_settings_that_were_read_whatever_the_file_says_by_then
     code = run(tmp_path, program, web=False, becomes="")
 
     assert code == ExitCode.INSTANCE_ID_IN_USE, "with bad settings it would have ended all"
+
+
+def test_a_signal_that_finds_no_worker_yet_leaves_no_folder_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until the supervisor stops in order, SIGTERM ends the process at once, and settings may contain secrets."""
+    home = tmp_path / "home"
+    before = signal.signal(signal.SIGTERM, lambda *_: pytest.fail("the process would have ended"))
+
+    def made(**_: str) -> str:
+        home.mkdir()
+        os.kill(os.getpid(), signal.SIGTERM)
+        return os.fspath(home)
+
+    monkeypatch.setattr("tempfile.mkdtemp", made)
+    try:
+        code = run(tmp_path, "import sys; sys.exit(2)", web=False)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+    assert (code, home.exists()) == (ExitCode.OK, False)
 
 
 def test_a_worker_whose_pages_never_answer_is_silent_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
