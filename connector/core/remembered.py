@@ -41,6 +41,17 @@ class _Answer:
     item: Finished
     """The verdicts, without the records."""
 
+    def among(self, doubt: RangeSet) -> "_Answer | None":
+        """Return what is known of those of its records that are in doubt, None if none is."""
+        at = [index for index, offset in enumerate(self.offsets) if offset in doubt]
+        if len(at) == len(self.offsets):
+            return self
+        if not at:
+            return None
+        offsets, numbers = ([column[index] for index in at] for column in (self.offsets, self.numbers))
+        told = replace(self.item, verdicts=self.item.verdicts.picked(at))
+        return replace(self, offsets=_dense(offsets), numbers=_dense(numbers), item=told)
+
 
 class Remembered:
     """What is known of the records of partitions that are gone.
@@ -69,17 +80,17 @@ class Remembered:
     def assigned(self, state: PartitionState) -> None:
         """Forget what was listed, and the answers for records that have their results by now.
 
-        A record that is no longer in doubt may not even be the same one, if the topic was recreated.
+        A record that is no longer in doubt may not even be the same one, if the topic was recreated or truncated.
         """
         partition, doubt = state.partition, state.doubt
         self._latest[partition] = state
         self._left.pop(partition, None)
-        self._drop(lambda answer: answer.partition == partition and not any(o in doubt for o in answer.offsets))
+        self._keep(partition, lambda answer: answer.among(doubt))
 
     def replaced(self, partition: Partition, epoch: int) -> None:
         """Forget the answers for records of a topic that was recreated, and what comes late of those before `epoch`."""
         self._replaced[partition] = epoch
-        self._drop(lambda answer: answer.partition == partition)
+        self._keep(partition, lambda _answer: None)
 
     def doubtful(self, partition: Partition, progress: Progress) -> RangeSet:
         """Return what a progress lists as in flight, except for records that are known not to have been accepted."""
@@ -138,24 +149,26 @@ class Remembered:
         for chunk in item.chunks:
             places = range(at, at + len(chunk))
             at += len(chunk)
-            if self._may_be_doubted(chunk):
-                told = replace(item, chunks=(), verdicts=item.verdicts.picked(places), serial=0, bytes=0)
-                numbers = _dense(chunk.indices or places)
-                self._answers.append(_Answer(chunk.partition, _dense(chunk.offsets), numbers, chunk.resent, told))
-                self._records += len(chunk)
+            told = replace(item, chunks=(), verdicts=item.verdicts.picked(places), serial=0, bytes=0)
+            numbers = _dense(chunk.indices or places)
+            answer = _Answer(chunk.partition, _dense(chunk.offsets), numbers, chunk.resent, told)
+            kept = self._as_far_as_doubted(answer, chunk.epoch)
+            if kept is not None:
+                self._answers.append(kept)
+                self._records += len(kept.offsets)
         while self._records > self._max_records:
             self._records -= len(self._answers.popleft().offsets)
 
-    def _may_be_doubted(self, chunk: Chunk) -> bool:
-        """Return whether records that were posted under an earlier assignment may still turn up as in doubt.
+    def _as_far_as_doubted(self, answer: _Answer, epoch: int) -> _Answer | None:
+        """Return what is known of those records posted in `epoch` that may still turn up as in doubt, None if none may.
 
-        If that was not the latest one, they must be in doubt under the latest: otherwise they are settled, or are not
-        even the same records because the topic was recreated.
+        If that was not the latest assignment, they must be in doubt under the latest: otherwise they are settled, or
+        are not even the same records because the topic was recreated or truncated.
         """
-        if chunk.epoch < self._replaced.get(chunk.partition, 0):
-            return False
-        latest = self._latest[chunk.partition]
-        return chunk.epoch == latest.epoch or any(offset in latest.doubt for offset in chunk.offsets)
+        if epoch < self._replaced.get(answer.partition, 0):
+            return None
+        latest = self._latest[answer.partition]
+        return answer if epoch == latest.epoch else answer.among(latest.doubt)
 
     # ------------------------------------------------------------------ their records are read again
 
@@ -173,11 +186,13 @@ class Remembered:
                 ]
                 if told:
                     found.append(_result(answer, chunk, *zip(*told, strict=True)))
-        self._drop(lambda answer: answer.partition == chunk.partition and answer.offsets[-1] <= last)
+        self._keep(chunk.partition, lambda answer: answer if answer.offsets[-1] > last else None)
         return tuple(found), chunk.pick(list(places.values())) if places else None
 
-    def _drop(self, unwanted: Callable[[_Answer], bool]) -> None:
-        self._answers = deque(answer for answer in self._answers if not unwanted(answer))
+    def _keep(self, partition: Partition, kept: Callable[[_Answer], _Answer | None]) -> None:
+        """Replace each answer for a partition by the result of `kept`; None removes it."""
+        every = [kept(answer) if answer.partition == partition else answer for answer in self._answers]
+        self._answers = deque(answer for answer in every if answer is not None)
         self._records = sum(len(answer.offsets) for answer in self._answers)
 
 

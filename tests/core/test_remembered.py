@@ -324,6 +324,24 @@ def test_what_the_storm_guard_set_aside_is_no_answer_after_a_release() -> None:
     assert list(made.intake(again(A, [0])).doubtful[0].offsets) == [0]
 
 
+def test_what_was_recalled_and_set_aside_is_an_answer_again_after_a_release() -> None:
+    """It stayed listed, so nobody may have posted it."""
+    made, listed = owning(A), Progress(0, in_flight=RangeSet([(0, 1)]))
+    serial, sent = posted(made, chunk(A, [0]))
+    made.release([A])
+    made.finish(serial, sent.chunks, Verdicts(REFUSED), attempts=1, sent_ms=5, answered_ms=6)
+    made.assign(A, LATER, listed)
+    [item] = made.intake(again(A, [0])).answered
+    made.settle(item)
+    apart, _ = made.set_aside(item, REFUSED.reason)
+    assert apart is not None
+    made.release([A])
+
+    made.settle(apart)
+
+    assert made.remembered.unknown(A, listed) == RangeSet()
+
+
 def test_what_was_listed_and_not_posted_before_a_release_is_not_in_doubt() -> None:
     made = owning(A)
     made.intake(chunk(A, range(3)))
@@ -429,6 +447,42 @@ def test_answers_for_records_of_the_recreated_topic_itself_count() -> None:
     made.finish(serial, sent.chunks, Verdicts(QUEUED), attempts=1, sent_ms=5, answered_ms=6)
 
     assert not made.remembered.unknown(A, listed)
+
+
+def test_what_was_left_of_a_partition_is_forgotten_when_it_returns() -> None:
+    """Every later tick that names it would add to it, for as long as it stays."""
+    made = owning(A)
+    posted(made, chunk(A, [0]))
+    made.release([A])
+
+    made.assign(A, LATER, Progress(0))
+    posted(made, chunk(A, [0], epoch=LATER))
+
+    assert made.remembered._left == {}
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["before it returns", "after it has returned"])
+def test_an_answer_says_nothing_of_the_records_that_took_the_places_of_discarded_ones(late: bool) -> None:
+    """An unclean election threw away the end of what was posted and answered; what is there now was posted later."""
+    made = owning(A)
+    serial, sent = posted(made, chunk(A, [0, 1, 2]))
+    made.release([A])
+    if not late:
+        made.finish(serial, sent.chunks, Verdicts(QUEUED), attempts=1, sent_ms=5, answered_ms=6)
+    made.assign(A, LATER, Progress(0, in_flight=RangeSet([(0, 2)])))
+    if late:
+        made.finish(serial, sent.chunks, Verdicts(QUEUED), attempts=1, sent_ms=5, answered_ms=6)
+    [known] = made.intake(chunk(A, [0], epoch=LATER)).answered
+    made.settle(known)
+    new = chunk(A, [2], epoch=LATER)
+    posted(made, new)
+    made.release([A])
+
+    made.assign(A, LATER + 1, Progress(1, in_flight=RangeSet([(1, 3)])))
+
+    found = made.intake(chunk(A, [1, 2], epoch=LATER + 1))
+    assert [list(piece.offsets) for item in found.answered for piece in item.chunks] == [[1]]
+    assert [list(piece.offsets) for piece in found.doubtful] == [[2]]
 
 
 def test_a_late_answer_without_a_verdict_reaches_no_tick() -> None:
