@@ -72,7 +72,7 @@ def cut_off() -> Iterator[Stream]:
     source.generation = 0
     source.is_silent, source.known_end.return_value, ticker.names.return_value = False, None, False
     with state.lock:
-        reader._assigned[PARTITION] = _Assigned(1, "dead_letter", has_begun=True)
+        reader._assigned[PARTITION] = _Assigned(1, "dead_letter", is_looked_up=True, has_begun=True)
         state.flow.assign(PARTITION, 1, Progress(0))
         bench.read([b'{"to":"+15550000001","body":"x"}'] * 5)
         tick = state.flow.plan(now=now(), slots=1)
