@@ -824,6 +824,23 @@ def test_a_commit_of_results_of_a_partition_that_was_released_meanwhile_changes_
     assert (made.partitions[B].base, made.partitions[B].active, made.held_bytes) == (2, {}, 0)
 
 
+def test_a_tick_of_an_older_assignment_changes_nothing_of_the_next_one() -> None:
+    """It began at what was committed before that tick, or the tick is part of what it began at."""
+    made = flow(A)
+    made.add_ready([batch(chunk(A, range(2)))])
+    [(serial, _)] = started(made)
+    settled(made, serial)
+    tick = made.plan(now=0.0, slots=0)
+    assert tick is not None
+    made.assign(A, 2, Progress(0, in_flight=RangeSet([(0, 2)])))
+
+    made.committed(tick)
+
+    state = made.partitions[A]
+    assert (state.base, state.settled, state.doubt) == (0, RangeSet(), RangeSet([(0, 2)]))
+    assert state.committed.in_flight == RangeSet([(0, 2)])
+
+
 def test_what_was_listed_as_its_partition_was_about_to_go_is_off_the_list_before_that_is_drained() -> None:
     """It will not be posted: the next owner would treat it as in doubt for nothing."""
     made, tick = about_to_start()
