@@ -10,9 +10,12 @@ from hypothesis import given
 from hypothesis import settings as tries
 from hypothesis import strategies as st
 
+from connector.config.streams import StreamSettings
 from connector.core.chunks import Headers
 from connector.mapping.mapping import InvalidMappingError
 from connector.mapping.projection import MAX_NAMES
+from connector.shaping.decoded import Decoder
+from connector.shaping.formats import decoder_for
 from connector.shaping.shaper import Shaper, shape_by, shaper_of
 from connector.trackly.operations import operation_of
 from tests.shaping.making import chunk, posted, prepared, settled, stream
@@ -202,6 +205,73 @@ def test_a_stream_that_shapes_nothing_has_no_shaper() -> None:
     assert shaper_of(stream(overrides=[{"topics": ["carts"], "mapping": {"fields": {"to": "key"}}}])) is not None
 
 
+def _decoder_of(settings: StreamSettings) -> Decoder | None:
+    return decoder_for(settings.format, None)
+
+
+FRAMED: dict[str, Any] = {"format": {"type": "json_schema", "validation": False}}
+GOOD = {"to": "+14155550101", "body": "a"}
+
+
+def _framed(*values: Any) -> list[bytes]:
+    return [b"\0\0\0\0\1" + orjson.dumps(value) for value in values]
+
+
+def test_each_part_of_the_settings_makes_a_shaper() -> None:
+    for settings in (FRAMED, {"transform": "tests.shaping.hooks:text"}, {"mapping": {"when": "value.a"}}):
+        assert shaper_of(stream(**settings), _decoder_of) is not None
+        assert shaper_of(stream(overrides=[{"topics": ["carts"], **settings}]), _decoder_of) is not None
+
+
+def test_what_is_decoded_is_posted_as_json_without_a_mapping_as_well() -> None:
+    shaped = Shaper(stream(**FRAMED), _decoder_of).shape(chunk(*_framed(GOOD), b"{}", None, *_framed([1])))
+
+    assert shaped.events == [orjson.dumps(GOOD), None, None, b"[1]"]
+    assert {index: verdict.reason for index, verdict in shaped.bad.items()} == {1: "not_framed", 2: "tombstone"}
+
+
+@pytest.mark.parametrize("mapping", [{"fields": {"to": "value.to", "body": "value.body"}}, {"when": "value.to"}])
+def test_what_is_decoded_is_mapped(mapping: dict[str, Any]) -> None:
+    shaper = Shaper(stream(**FRAMED, mapping=mapping), _decoder_of)
+
+    assert shaper.shape(chunk(*_framed(GOOD))).events == [orjson.dumps(GOOD)]
+
+
+def test_a_mapping_has_the_attributes_of_what_it_passes() -> None:
+    fields = {"to": "value.to", "body": {"template": "{{ value.body }} {{ attributes.id }}"}}
+    settings = stream(
+        format={"type": "cloudevents"}, mapping={"when": "attributes.type == 'shipped'", "fields": fields}
+    )
+    event = {"specversion": "1.0", "source": "/orders", "data": GOOD}
+    kinds = ["paid", "shipped", None, "shipped"]
+    source = chunk(*({**event, "id": str(at), "type": kind} for at, kind in enumerate(kinds)))
+
+    shaped = Shaper(settings, _decoder_of).shape(source)
+
+    assert [None if event is None else orjson.loads(event)["body"] for event in shaped.events] == [
+        None,
+        "a 1",
+        None,
+        "a 3",
+    ]
+    assert {index: verdict.reason for index, verdict in shaped.bad.items()} == {0: "filtered", 2: "not_a_cloudevent"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "needed"),
+    [
+        ({"mapping": MAPPING}, False),
+        ({"mapping": {"when": "timestamp"}}, True),
+        ({"mapping": {"fields": {"metadata": {"at": {"template": "{{ timestamp }}"}}}}}, True),
+        ({"mapping": {"fields": {"metadata": {"all": "@"}}}}, True),
+        ({"transform": "tests.shaping.hooks:text"}, True),
+        ({"overrides": [{"topics": ["carts"], "mapping": {"when": "timestamp"}}]}, True),
+    ],
+)
+def test_timestamps_are_kept_where_anything_uses_them(settings: dict[str, Any], needed: bool) -> None:
+    assert Shaper(stream(**settings)).needs_timestamps is needed
+
+
 OVERRIDES: list[dict[str, Any]] = [
     {
         "topics": ["carts"],
@@ -233,6 +303,17 @@ def test_what_is_sent_again_is_shaped_by_where_it_came_from_first() -> None:
     bodies = [event["body"] for event in posted(prepared(settings, source))]
 
     assert bodies == ["Hi Ada, order 7 has shipped.", "Your cart waits", "Hi Ada, order 7 has shipped."]
+
+
+def test_records_that_are_sent_again_may_all_be_of_one_topic() -> None:
+    origin: Headers = [
+        ("trackly.origin.topic", b"carts"), ("trackly.origin.partition", b"0"), ("trackly.origin.offset", b"1")
+    ]  # fmt: skip
+    source = chunk(order(type="cart"), b"{", topic="shop.redrive", headers=[origin, origin])
+    result = prepared(stream(mapping=MAPPING, overrides=OVERRIDES[:1]), source)
+
+    assert [event["body"] for event in posted(result)] == ["Your cart waits"]
+    assert settled(result)[1].reason == "not_json"
 
 
 def test_segments_of_what_is_sent_again_are_those_of_its_topic() -> None:
