@@ -63,7 +63,8 @@ class CloudEventsDecoder:
 
     def _decode_framed(self, chunk: Chunk, indices: list[int], decoded: Decoded) -> None:
         assert self._framed is not None, "nothing is framed where no format says how"
-        headers = None if chunk.headers is None else [chunk.headers[index] for index in indices]
+        assert chunk.headers is not None, "framed data comes in binary mode, which is one of headers"
+        headers = [chunk.headers[index] for index in indices]
         inner = self._framed.decode_values([chunk.values[index] for index in indices], headers)
         for at, index in enumerate(indices):
             decoded.values[index] = inner.values[at]

@@ -23,7 +23,6 @@ from google.protobuf.descriptor import Descriptor
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.json_format import MessageToDict
-from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
 
 from connector.shaping.decoded import FormatAwayError
@@ -175,7 +174,7 @@ def _from_base64(text: str) -> FileDescriptorProto | None:
     """Return a file that a registry returned compiled, None for the text of a `.proto` file."""
     try:
         return FileDescriptorProto.FromString(b64decode(text, validate=True))
-    except (ValueError, DecodeError):
+    except ValueError:
         return None
 
 

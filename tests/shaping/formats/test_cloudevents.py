@@ -210,6 +210,19 @@ def test_a_time_is_one_of_rfc_3339_and_a_leap_second_is_one(time: str, is_one: b
     assert reasons(decoded) == ({} if is_one else {0: "not_a_cloudevent"})
 
 
+@pytest.mark.parametrize(
+    ("content_type", "told"),
+    [
+        (b"application/cloudevents+xml; a=b", "application/cloudevents+xml"),
+        (b"application/cloudevents json", "something else"),
+    ],
+)
+def test_a_structured_event_that_is_no_json_is_reported_with_what_it_is(content_type: bytes, told: str) -> None:
+    decoded = _decode(b"{}", [("content-type", content_type)])
+
+    assert decoded.bad[0].text == f"a structured CloudEvent comes as application/cloudevents+json; this is {told}"
+
+
 def test_framed_data_in_binary_mode_is_decoded_beside_json(make_registry: Any) -> None:
     tiny = make_registry()
     tiny.add(3, SMS)

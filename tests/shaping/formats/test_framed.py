@@ -1068,7 +1068,39 @@ def test_compiled_files_that_import_one_another_in_a_circle_are_of_no_use(tiny: 
     references = [{"name": f"{subject}.proto", "subject": subject, "version": 1} for subject in ("a", "b")]
     tiny.schemas["schemas/ids/1"] = {**_compiled(file), "references": references}
 
-    assert reasons(decode(PROTOBUF, registry(tiny.url), [frame(1, b"\0")])) == {0: "schema_unusable"}
+    decoded = decode(PROTOBUF, registry(tiny.url), [frame(1, b"\0")])
+
+    assert reasons(decoded) == {0: "schema_unusable"}
+    assert "the registry's schema is no valid Protobuf" in decoded.bad[0].text
+
+
+def test_a_compiled_file_is_added_once_however_many_import_it() -> None:
+    """Each imports the two before it: followed each time, the last would never be added."""
+    files = [FileDescriptorProto(name=f"f{at}.proto", syntax="proto3") for at in range(60)]
+    for at, file in enumerate(files):
+        file.dependency.extend(f"f{before}.proto" for before in range(max(at - 2, 0), at))
+        file.message_type.add(name=f"M{at}").field.add(name="n", number=1, label=1, type=5)
+    *others, last = (RegisteredSchema("PROTOBUF", _compiled(file)["schema"]) for file in files)
+    schema = RegisteredSchema(
+        "PROTOBUF", last.text, {f"f{at}.proto": other for at, other in reversed([*enumerate(others)])}
+    )
+
+    read = protobuf.ProtobufFiles(None).reader(schema, [0])
+
+    assert read(b"\x08\x07", 0) == {"n": 7}
+
+
+def test_a_message_within_any_other_is_of_the_same_file_and_fields_are_named_as_in_it(tiny: TinyRegistry) -> None:
+    parts = ['syntax = "proto3"; package p; import "google/protobuf/any.proto";']
+    parts += ["message M { google.protobuf.Any any_event = 1; } message Sms { string list_number = 1; }"]
+    tiny.add(1, " ".join(parts), "PROTOBUF")
+    kind = "type.googleapis.com/p.Sms"
+    packed = b"\x0a" + bytes([len(kind)]) + kind.encode() + b"\x12\4" + b"\x0a\2+1"
+
+    decoded = decode(PROTOBUF, registry(tiny.url), [frame(1, b"\0" + b"\x0a" + bytes([len(packed)]) + packed)])
+
+    assert decoded.bad == {}
+    assert decoded.values == [{"any_event": {"@type": kind, "list_number": "+1"}}]
 
 
 def test_a_compiled_file_that_refers_to_the_text_of_one_is_reported_with_the_way_out(tiny: TinyRegistry) -> None:
@@ -1141,20 +1173,30 @@ def test_a_compiler_that_is_ended_or_has_no_room_on_the_disk_says_nothing_of_the
     assert decoder.decode(chunk([frame(1, b"\0\x08\x07")])).values == [{"number": 7}]
 
 
+@pytest.mark.parametrize(
+    ("name", "instead", "told"),
+    [
+        (
+            "TemporaryDirectory",
+            create_autospec(TemporaryDirectory, side_effect=OSError("full " * 100)),
+            "OSError: full",
+        ),
+        ("COMPILE_SECS", 0.0, "TimeoutExpired"),
+    ],
+)
 def test_a_machine_that_cannot_compile_holds_the_stream_and_is_tried_again(
-    tiny: TinyRegistry, monkeypatch: pytest.MonkeyPatch
+    name: str, instead: Any, told: str, tiny: TinyRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tiny.add(1, SMS_PROTO, "PROTOBUF")
     decoder = decoder_for(PROTOBUF, registry(tiny.url))
     assert decoder is not None
     values = chunk([frame(1, b"\0\x08\x07")])
     with monkeypatch.context() as patched:
-        patched.setattr(
-            protobuf, "TemporaryDirectory", create_autospec(TemporaryDirectory, side_effect=OSError("full"))
-        )
-        with pytest.raises(FormatAwayError, match="full"):
+        patched.setattr(protobuf, name, instead)
+        with pytest.raises(FormatAwayError, match=told) as caught:
             decoder.decode(values)
 
+    assert (caught.value.reason, len(str(caught.value)) <= 300) == ("schema_registry", True)
     assert decoder.decode(values).values == [{"number": 7}]
 
 

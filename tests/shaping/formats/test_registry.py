@@ -1,6 +1,7 @@
 """What a registry answers is about a record's schema, or about the registry: the two are never taken for each other."""
 
 import base64
+import json
 import socketserver
 import ssl
 import threading
@@ -287,6 +288,15 @@ def test_a_registry_that_answers_for_no_number_is_away_though_it_has_subjects(
         asking.find([1])
 
 
+def test_a_failure_that_is_not_about_a_guid_is_nobodys_fault(tiny: TinyRegistry, asking: SchemaRegistry) -> None:
+    unknown = "00000000-0000-0000-0000-000000000001"
+    tiny.by_path[f"schemas/guids/{unknown}"] = Answer(500)
+
+    asking.ping()
+    with pytest.raises(FormatAwayError, match="HTTP 500"):
+        asking.find([unknown])
+
+
 def test_a_schema_that_is_too_large_concerns_its_records_alone(tiny: TinyRegistry) -> None:
     tiny.add(2, '{"type": "string", "doc": "%s"}' % ("x" * 5_000))
     asking = registry(tiny.url, max_schema_bytes=2_000)
@@ -296,6 +306,15 @@ def test_a_schema_that_is_too_large_concerns_its_records_alone(tiny: TinyRegistr
     assert isinstance(found[1], Schema)
     assert _verdict(found[2]).reason == "schema_unusable"
     assert "max_schema_bytes" in _verdict(found[2]).text
+
+
+@pytest.mark.parametrize("too_much", [0, 1])
+def test_a_schema_may_have_as_many_bytes_as_the_setting_says(too_much: int, tiny: TinyRegistry) -> None:
+    body = json.dumps({"schema": json.dumps({"type": "string", "doc": "x" * 5_000})}).encode()
+    tiny.by_path["schemas/ids/2"] = Answer(200, body)
+    asking = registry(tiny.url, max_schema_bytes=len(body) - too_much)
+
+    assert isinstance(asking.find([2])[2], Verdict if too_much else Schema)
 
 
 def test_the_cache_is_bounded(tiny: TinyRegistry) -> None:
@@ -469,6 +488,30 @@ def test_certificates_are_checked_and_their_files_read_again_after_a_failure(
     with pytest.raises(FormatAwayError, match="CERTIFICATE_VERIFY_FAILED"):
         registry(tiny.url).find([1])
     assert isinstance(registry(tiny.url, tls={"verify": False}).find([1])[1], Schema)
+
+
+def test_a_certificate_file_that_is_gone_is_nobodys_fault(make_registry: MakeRegistry, tmp_path: Path) -> None:
+    """As while it is replaced."""
+    authority = trustme.CA()
+    tiny = make_registry(tls=_server(authority))
+    tiny.add(1, SMS)
+    file = tmp_path / "ca.pem"
+    asking = registry(tiny.url, tls={"ca_file": file})
+    with pytest.raises(FormatAwayError, match="FileNotFoundError"):
+        asking.find([1])
+
+    authority.cert_pem.write_to_path(str(file))
+
+    assert isinstance(asking.find([1])[1], Schema)
+
+
+def test_a_client_that_another_question_has_closed_is_replaced(asking: SchemaRegistry) -> None:
+    """A question that fails closes it for all."""
+    asking._open().close()
+    with pytest.raises(FormatAwayError, match="closed"):
+        asking.find([1])
+
+    assert isinstance(asking.find([1])[1], Schema)
 
 
 def test_a_registry_that_asks_for_a_certificate_gets_ours(make_registry: MakeRegistry, tmp_path: Path) -> None:
