@@ -239,8 +239,8 @@ def _note_no_json(encoded: Sequence[bytes | None], failures: Failures) -> None:
 
 
 def _placed(events: list[bytes | None], live: list[int], count: int, bad: dict[int, Verdict]) -> list[bytes | None]:
-    """Return a list of the chunk's length with each event at the index of its record."""
-    if len(live) == count and not bad:
+    """Return a list of the chunk's length with each event at the index of its record; all others are in `bad`."""
+    if not bad:
         return events
     placed: list[bytes | None] = [None] * count
     for at, event in zip(live, events, strict=True):

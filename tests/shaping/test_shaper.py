@@ -127,6 +127,7 @@ def test_what_fails_is_named_and_others_continue(mapping: dict[str, Any], where:
     source = chunk({"n": 1}, good)
     verdicts = settled(prepared(stream(mapping=mapping), source))
 
+    assert Shaper(stream(mapping=mapping)).shape(source).events[0] is None
     assert verdicts[0].reason == "mapping_failed"
     assert verdicts[0].text.startswith(where)
     assert 1 not in verdicts or verdicts[1].reason != "mapping_failed"
@@ -176,11 +177,11 @@ def test_the_list_is_chosen_by_field_header_or_table(list_number: Any, value: An
 def test_a_filter_alone_leaves_the_bytes_as_they_are() -> None:
     good = b'{"to":"+14155550101", "body":"x","send":true,"send":true}'
     source = chunk(good, {"to": "+14155550101", "body": "y"})
-    result = operation_of(stream(list_number=None, unknown_fields="pass")).prepare(
-        source, now_ms=0, shaped=Shaper(stream(mapping={"when": "value.send"})).shape(source)
-    )
+    shaped = Shaper(stream(mapping={"when": "value.send"})).shape(source)
+    result = operation_of(stream(list_number=None, unknown_fields="pass")).prepare(source, now_ms=0, shaped=shaped)
     verdicts = settled(result)
 
+    assert shaped.events == [good, None]
     assert verdicts[1].reason == "filtered"
     assert verdicts[0].reason == "missing_list_number"  # checked as ever
 
@@ -197,6 +198,28 @@ def test_segments_are_bounded_on_the_splice_path_too() -> None:
         1: ("too_many_segments", "2 segments (GSM-7, 161 units); at most 1"),
         2: ("too_many_segments", "2 segments (UCS-2, 71 units); at most 1"),
     }
+
+
+@pytest.mark.parametrize(
+    "mapping",
+    [
+        {},
+        {"when": "value.to"},
+        {"list_number": "value.list"},
+        {"fields": {"to": "value.to", "body": "value.body"}},
+        {"fields": {"to": "value.to", "body": "value.body || ''"}},
+    ],
+)
+@pytest.mark.parametrize("beside", [[], [b"{"]], ids=["alone", "beside what is no JSON"])
+def test_segments_are_bounded_whatever_else_a_mapping_does(mapping: dict[str, Any], beside: list[bytes]) -> None:
+    events = [{"to": "+14155550101", "body": "a" * length} for length in (161, 160)]
+    result = prepared(stream(mapping={**mapping, "max_segments": 1}), chunk(*events, *beside))
+
+    assert [event["body"] for event in posted(result)] == ["a" * 160]
+    assert [verdict.reason for verdict in settled(result).values()] == [
+        "too_many_segments",
+        *["not_json"] * len(beside),
+    ]
 
 
 def test_a_stream_that_shapes_nothing_has_no_shaper() -> None:
@@ -323,9 +346,10 @@ def test_segments_of_what_is_sent_again_are_those_of_its_topic() -> None:
     ]
     settings = stream(mapping={"max_segments": 1}, overrides=[{"topics": ["carts"], "mapping": {"max_segments": 3}}])
     event = {"to": "+14155550101", "body": "a" * 300}
-    verdicts = settled(prepared(settings, chunk(event, event, topic="shop.redrive", headers=headers)))
+    source = chunk(b"{", event, event, topic="shop.redrive", headers=[headers[0], *headers])
+    verdicts = settled(prepared(settings, source))
 
-    assert {offset: v.reason for offset, v in verdicts.items()} == {0: "too_many_segments"}
+    assert {offset: v.reason for offset, v in verdicts.items()} == {0: "not_json", 1: "too_many_segments"}
 
 
 JSON = st.recursive(

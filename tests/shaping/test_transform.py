@@ -42,6 +42,16 @@ def test_a_mapping_maps_what_it_returns() -> None:
     assert posted(result)[0]["body"] == "Hi Ada!"
 
 
+def test_a_filter_looks_at_what_it_returns_and_passes_that() -> None:
+    result = prepared(
+        stream(transform=f"{HERE}:text", mapping={"when": "value.body == 'Hi Ada'"}),
+        chunk({"phone": "+14155550101", "name": "Ada"}, {"phone": "+14155550102", "name": "Bob"}),
+    )
+
+    assert [event["body"] for event in posted(result)] == ["Hi Ada"]
+    assert [verdict.reason for verdict in settled(result).values()] == ["filtered"]
+
+
 def test_errors_are_per_record() -> None:
     values = [{"phone": "+14155550101", "name": name} for name in ("Ada", "test", "nobody", None)]
     verdicts = settled(prepared(stream(transform=f"{HERE}:text"), chunk(*values, b"{")))
