@@ -112,8 +112,9 @@ def test_bytes_of_a_structured_event_are_read_as_its_content_type_says() -> None
 
     as_json = _decode(_structured(data_base64=encoded, datacontenttype="application/json"))
     as_bytes = _decode(_structured(data_base64=encoded, datacontenttype="application/x-unknown"))
+    unnamed = _decode(_structured(data_base64=encoded))
 
-    assert (as_json.values, as_bytes.values) == ([EVENT], [encoded])
+    assert (as_json.values, as_bytes.values, unnamed.values) == ([EVENT], [encoded], [EVENT])
 
 
 def test_names_of_headers_and_media_types_are_read_in_any_case_and_a_null_header_is_none() -> None:

@@ -10,6 +10,7 @@ from base64 import b64encode
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from errno import ENOSPC
 from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -1177,12 +1178,14 @@ def test_a_compiler_that_is_ended_or_has_no_room_on_the_disk_says_nothing_of_the
     ("name", "instead", "told"),
     [
         (
-            "TemporaryDirectory",
+            "connector.shaping.formats.protobuf.TemporaryDirectory",
             create_autospec(TemporaryDirectory, side_effect=OSError("full " * 100)),
             "OSError: full",
         ),
-        ("COMPILE_SECS", 0.0, "TimeoutExpired"),
+        ("pathlib.Path.write_text", create_autospec(Path.write_text, side_effect=OSError(ENOSPC, "full")), "full"),
+        ("connector.shaping.formats.protobuf.COMPILE_SECS", 0.0, "TimeoutExpired"),
     ],
+    ids=["no folder", "no room", "too slow"],
 )
 def test_a_machine_that_cannot_compile_holds_the_stream_and_is_tried_again(
     name: str, instead: Any, told: str, tiny: TinyRegistry, monkeypatch: pytest.MonkeyPatch
@@ -1192,7 +1195,7 @@ def test_a_machine_that_cannot_compile_holds_the_stream_and_is_tried_again(
     assert decoder is not None
     values = chunk([frame(1, b"\0\x08\x07")])
     with monkeypatch.context() as patched:
-        patched.setattr(protobuf, name, instead)
+        patched.setattr(name, instead)
         with pytest.raises(FormatAwayError, match=told) as caught:
             decoder.decode(values)
 
