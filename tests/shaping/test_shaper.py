@@ -133,6 +133,16 @@ def test_what_fails_is_named_and_others_continue(mapping: dict[str, Any], where:
     assert 1 not in verdicts or verdicts[1].reason != "mapping_failed"
 
 
+def test_beside_a_record_that_fails_the_others_are_checked_by_their_own_fields() -> None:
+    fields = {"to": "value.to", "body": "value.to", "metadata": {"n": "length(value.n)"}}
+    numbers = ["nope", "+14155550101", "nope", "+14155550102"]
+    source = chunk({"to": numbers[0]}, {"to": numbers[1]}, *({"to": number, "n": []} for number in numbers[2:]))
+    result = prepared(stream(mapping={"fields": fields}), source)
+
+    assert [event["to"] for event in posted(result)] == ["+14155550102"]
+    assert [verdict.reason for verdict in settled(result).values()] == ["mapping_failed"] * 2 + ["invalid_phone"]
+
+
 def test_roots_other_than_the_value() -> None:
     fields = {
         "to": "key",
@@ -260,6 +270,15 @@ def test_what_is_decoded_is_mapped(mapping: dict[str, Any]) -> None:
     assert shaper.shape(chunk(*_framed(GOOD))).events == [orjson.dumps(GOOD)]
 
 
+def test_a_mapping_of_cloudevents_follows_fields_of_their_data() -> None:
+    settings = stream(format={"type": "cloudevents"}, mapping={"fields": {"to": "value.to", "body": "value.id"}})
+    event = {"specversion": "1.0", "source": "/orders", "type": "t", "id": "7", "data": {**GOOD, "id": "of the data"}}
+
+    assert [orjson.loads(event or b"") for event in Shaper(settings, _decoder_of).shape(chunk(event)).events] == [
+        {"to": GOOD["to"], "body": "of the data"}
+    ]
+
+
 def test_a_mapping_has_the_attributes_of_what_it_passes() -> None:
     fields = {"to": "value.to", "body": {"template": "{{ value.body }} {{ attributes.id }}"}}
     settings = stream(
@@ -344,7 +363,8 @@ def test_segments_of_what_is_sent_again_are_those_of_its_topic() -> None:
         [("trackly.origin.topic", topic), ("trackly.origin.partition", b"0"), ("trackly.origin.offset", b"1")]
         for topic in (b"orders", b"carts")
     ]
-    settings = stream(mapping={"max_segments": 1}, overrides=[{"topics": ["carts"], "mapping": {"max_segments": 3}}])
+    overrides = [{"topics": ["carts"], "mapping": {"max_segments": 3}}]
+    settings = stream(mapping={"when": "value.to", "max_segments": 1}, overrides=overrides)
     event = {"to": "+14155550101", "body": "a" * 300}
     source = chunk(b"{", event, event, topic="shop.redrive", headers=[headers[0], *headers])
     verdicts = settled(prepared(settings, source))
