@@ -1267,15 +1267,15 @@ def test_without_validation_an_id_of_eight_bytes_is_reported_as_well(number: int
     assert not any("apicurio" in decoded.bad[index].text for index in (1, 2, 3))
 
 
-@pytest.mark.parametrize("names", [["money.json", "old/money.json"], ["old/money.json", "money.json"]])
+@pytest.mark.parametrize("names", [["money.json", "archive/money.json"], ["archive/money.json", "money.json"]])
 def test_a_name_that_is_the_end_of_another_stands_for_its_own_schema_alone(
     names: list[str], tiny: TinyRegistry
 ) -> None:
-    subjects = {"money.json": "string", "old/money.json": "integer"}
+    subjects = {"money.json": "string", "archive/money.json": "integer"}
     for kind in subjects.values():
         tiny.schemas[f"subjects/{kind}/versions/1"] = {"schema": f'{{"type": "{kind}"}}', "schemaType": "JSON"}
     named = [{"name": name, "subject": subjects[name], "version": 1} for name in names]
-    fields = {"new": {"$ref": "money.json"}, "old": {"$ref": "old/money.json"}}
+    fields = {"new": {"$ref": "money.json"}, "old": {"$ref": "archive/money.json"}}
     tiny.add(1, json.dumps({"properties": fields}), "JSON", references=named)
 
     decoded = decode(JSON_SCHEMA, registry(tiny.url), [frame(1, b'{"new": "1.50", "old": 2}')])
@@ -1297,7 +1297,20 @@ def test_a_schema_refers_to_what_the_registry_gives_and_to_nothing_else(tiny: Ti
     )
 
     assert reasons(decoded) == {1: "schema_violated", 2: "schema_unusable", 3: "schema_unusable"}
+    assert all("the registry gave nothing of that name with the schema" in decoded.bad[index].text for index in (2, 3))
     assert tiny.asked.count("schemas/ids/1") == 1
+
+
+def test_a_schema_may_be_no_object(tiny: TinyRegistry) -> None:
+    """JSON Schema has `true` for whatever there is, and `false` for nothing."""
+    tiny.add(1, "true", "JSON")
+    tiny.add(2, "false", "JSON")
+    tiny.add(3, "[]", "JSON")
+
+    decoded = decode(JSON_SCHEMA, registry(tiny.url), [frame(number, b"{}") for number in (1, 2, 3)])
+
+    assert decoded.values[0] == {}
+    assert reasons(decoded) == {1: "schema_violated", 2: "schema_unusable"}
 
 
 def test_a_pattern_that_would_run_for_ever_ends(tiny: TinyRegistry) -> None:
