@@ -15,6 +15,7 @@ from connector.cli.dead_letters import redriving
 from connector.cli.main import app
 from connector.core.chunks import Partition
 from connector.deadletters.deciding import Action, Candidate, Plan, Rules, Survey
+from connector.deadletters.preparing import NameTakenError, selection_of
 from connector.deadletters.redriving import Written
 from connector.deadletters.running import Redrive
 from connector.deadletters.selection import Seen
@@ -39,9 +40,12 @@ class Desk:
     seen: tuple[str, ...] = ("rejected",)
     too_large: int = 0
     missing: bool = False
-    fenced: bool = False
+    trouble: Exception | None = None
+    """Why nothing can be carried out."""
+    warned: list[str] = field(default_factory=list)
     done_before: int = 0
     rules: list[Rules] = field(default_factory=list)
+    selections: list[str] = field(default_factory=list)
     carried_out: list[dict[str, Any]] = field(default_factory=list)
 
     def run(self, *arguments: str, command: str = "redrive", typed: str = "") -> Result:
@@ -72,6 +76,7 @@ def desk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Desk:
         def __init__(self, *given: Any, name: str | None, **_: object) -> None:
             self.settings, _topics, self.criteria, self.rules = given[:4]
             made.rules.append(self.rules)
+            made.selections.append(selection_of(given[4]))
             self.name = name or "made-of-filters"
             self.found = Survey()
             self._heard = Heard()
@@ -88,14 +93,17 @@ def desk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Desk:
             assert confirmed.count == made.to_write
             return made.plan(made.still, "park" if self.rules.park else "redrive")
 
+        def warnings(self, _plan: Plan) -> list[str]:
+            return made.warned
+
         def refuse_missing(self, plan: Plan) -> None:
             if made.missing:
                 raise TopicsMissingError("create it: kafka-topics.sh")
 
         def carry_out(self, plan: Plan, told: object, **more: Any) -> Written:
             made.carried_out.append({"count": plan.count, **more})
-            if made.fenced:
-                raise FatalError(KafkaError(KafkaError._FENCED))
+            if made.trouble is not None:
+                raise made.trouble
             limit = more["limit"]
             written = plan.count if limit is None else min(limit, plan.count)
             by_action: Counter[Action] = Counter({"park" if self.rules.park else "redrive": written} if written else {})
@@ -220,12 +228,31 @@ def test_filters_that_select_none_fail_and_a_topic_without_dead_letters_does_not
     assert desk.carried_out == []
 
 
-def test_a_redrive_that_is_taken_over_ends_with_a_code_of_its_own(desk: Desk) -> None:
-    desk.fenced = True
+@pytest.mark.parametrize(
+    ("trouble", "exit_code", "words"),
+    [
+        (FatalError(KafkaError(KafkaError._FENCED)), 4, "another redrive took the name mine over"),
+        (FatalError(KafkaError(KafkaError._ALL_BROKERS_DOWN)), 3, "All broker connections are down"),
+        (NameTakenError("the name mine is taken"), 2, "the name mine is taken"),
+    ],
+    ids=["taken over", "no broker", "name taken"],
+)
+def test_what_ends_a_redrive_has_an_exit_code_and_words(
+    desk: Desk, trouble: Exception, exit_code: int, words: str
+) -> None:
+    desk.trouble = trouble
 
     result = desk.run("--yes", "--name", "mine")
 
-    assert (result.exit_code, "another redrive took the name mine over" in result.stderr) == (4, True)
+    assert (result.exit_code, words in result.stderr) == (exit_code, True), result.output
+
+
+def test_what_a_plan_cannot_know_is_told_and_a_reason_that_does_not_exist_is_refused(desk: Desk) -> None:
+    desk.warned = ["outcomes are written of failures only"]
+
+    assert desk.warned[0] in desk.run("--dry-run", "--json").stderr
+    refused = desk.run("--dry-run", "--reason", "rejekted")
+    assert (refused.exit_code, "no dead letter has the reason rejekted" in refused.stderr) == (2, True)
 
 
 def test_what_is_set_aside_is_asked_for_and_told_as_that(desk: Desk) -> None:
@@ -265,3 +292,44 @@ def test_what_was_handled_before_under_the_same_name_is_counted(desk: Desk) -> N
 def test_whoever_includes_what_is_in_doubt_is_told_what_that_means(desk: Desk) -> None:
     assert "a second time" in desk.run("--dry-run", "--include", "in_doubt").stderr
     assert "a second time" not in desk.run("--dry-run").stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "to", "words"),
+    [
+        ("redrive", "dead", "cannot be the target of a redrive"),
+        ("redrive", "sms.outcomes", "cannot be the target of a redrive"),
+        ("park", "sms", "cannot be the target for parked records"),
+        ("park", "dead", "cannot be the target for parked records"),
+    ],
+)
+def test_a_target_that_would_be_read_in_a_circle_is_refused(desk: Desk, command: str, to: str, words: str) -> None:
+    result = desk.run("--to", to, "--yes", command=command)
+
+    assert (result.exit_code, words in result.stderr, desk.carried_out) == (2, True, []), result.output
+
+
+def test_dead_letters_that_are_parked_already_are_not_parked_where_they_are(desk: Desk) -> None:
+    result = desk.run("--topic", "dead.parking", "--yes", command="park")
+
+    assert (result.exit_code, "cannot be the target for parked records" in result.stderr) == (2, True), result.output
+
+
+def test_the_same_options_are_the_same_selection_and_others_are_not(desk: Desk) -> None:
+    """Each can be gone on with, and another one under its name would skip what this one left."""
+    options: list[tuple[str, ...]] = [
+        ("--limit", "2"),
+        ("--reason", "rejected"),
+        ("--to", "sms"),
+        ("--patch", "{}"),
+        ("--include", "in_doubt"),
+        ("--cap", "4"),
+    ]
+    for own in [(), *options]:
+        desk.run("--dry-run", *own)
+    desk.run("--dry-run", command="park")
+    desk.run("--dry-run", "--note", "why", command="park")
+    plain, limited, *others = desk.selections
+
+    assert plain == limited
+    assert len({plain, *others}) == len(others) + 1 == 8
