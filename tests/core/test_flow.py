@@ -551,6 +551,21 @@ def test_a_tick_with_results_of_a_partition_takes_along_what_may_start_there() -
     assert made.partitions[A].committed == said(extended)
 
 
+def test_of_a_tick_that_is_aborted_when_a_partition_is_gone_only_what_is_left_weighs() -> None:
+    made = flow(A, B)
+    piece, other = chunk(A, range(3)), chunk(B, [0])
+    read(made, piece, other)
+    made.add_ready([batch(piece, other)])
+    tick = made.plan(now=0.0, slots=1)
+    assert tick is not None
+    made.release([A])
+
+    made.aborted(tick)
+
+    [left] = made.ready
+    assert (positions(left.chunks), made.held_bytes) == ([(B, 0)], left.bytes)
+
+
 def test_a_tick_that_starts_something_is_not_extended() -> None:
     made, tick = about_to_start()
     made.add_ready([batch(chunk(A, [7]))])
@@ -846,6 +861,7 @@ def test_what_was_listed_as_its_partition_was_about_to_go_is_off_the_list_before
     made, tick = about_to_start()
     made.begin_revoke([A])
     assert made.committed(tick) == []
+    assert made.held_bytes == 0
     assert said(tick).in_flight.count == 3
     assert not made.is_drained([A])
 

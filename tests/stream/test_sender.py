@@ -242,6 +242,22 @@ def test_what_expires_after_it_was_posted_says_when_that_was(monkeypatch: pytest
     assert not headers.keys() & {"trackly.batch_id", "trackly.index"}
 
 
+class Throttling(Liar):
+    """A client whose platform asks to wait for one text, each time."""
+
+    def __init__(self, text: bytes, *, status: int) -> None:
+        super().__init__([])
+        self._text, self._status = text, status
+        self.throttled = 0
+
+    async def post(self, operation: Operation, batch: Batch, *, before: float) -> Reply:
+        """Ask to wait for a second."""
+        if any(self._text in (wire or b"") for chunk in batch.chunks for wire in chunk.wire or ()):
+            self.throttled += 1
+            self.said = [(self._status, "1", b"")]
+        return await super().post(operation, batch, before=before)
+
+
 class Firewall(Liar):
     """A client behind a firewall that objects to the text of some records."""
 
@@ -385,6 +401,26 @@ def test_a_throttled_batch_waits_as_long_as_requested(status: int) -> None:
 
     [(at, _)] = bench.state.flow.queue.retries()
     assert now() + 800 < at <= now() + 901
+
+
+@pytest.mark.parametrize(("status", "ends"), [(503, True), (429, False)])
+def test_while_others_pass_a_record_is_given_up_if_a_503_asks_to_wait_and_never_by_a_429(
+    status: int, *, ends: bool
+) -> None:
+    """A 503 may be the record's own fault even if it names a time; and the others do not wait for either."""
+    bench = Bench(max_attempts=2, waits=RetryPolicy(2, base_secs=0.001, max_secs=0.001, retry_after_max_secs=0.001))
+    throttling = Throttling(b"slow", status=status)
+
+    deliver(
+        bench,
+        throttling,
+        ["slow"],
+        feed=others_pass(bench),
+        until=lambda: 0 in bench.results() or throttling.throttled >= 8,
+    )
+
+    told = [verdict.reason for offset, (verdict, _) in bench.results().items() if offset == 0]
+    assert (told, bench.state.paused_until) == (["server_error"] if ends else [], 0.0)
 
 
 def test_requests_to_wait_are_logged_at_intervals() -> None:
