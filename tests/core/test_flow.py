@@ -956,6 +956,7 @@ def test_a_trial_is_a_single_record_and_the_rest_of_its_batch_starts_next() -> N
         tick = made.plan(now=0.0, slots=1, trial=True)
         assert tick is not None
         begun += made.committed(tick)
+        assert made.held_bytes == sum(one.bytes for one in (*made.ready, *made.active.values()))
 
     assert [positions(piece.chunks) for _, piece in begun] == [[(A, offset)] for offset in range(4)]
     assert not made.ready
