@@ -1,5 +1,6 @@
 """Chunks and batches for the core's tests, built in one line, and their contents as plain numbers."""
 
+import string
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
@@ -63,6 +64,13 @@ def rows(pieces: Iterable[Chunk]) -> Iterator[tuple[object, ...]]:
                 piece.own_list,
                 piece.resent,
             )
+
+
+def weighted(letters: str, *, min_size: int = 0, max_size: int) -> st.SearchStrategy[str]:
+    """Draw a text of these letters, of each as often as it occurs: `st.text` takes an alphabet for a set."""
+    places = string.ascii_letters[: len(letters)]
+    table = str.maketrans(places, letters)
+    return st.text(places, min_size=min_size, max_size=max_size).map(lambda drawn: drawn.translate(table))
 
 
 def rising(*, max_size: int = 40, top: int = 200) -> st.SearchStrategy[list[int]]:

@@ -28,7 +28,7 @@ from connector.core.progress import decode
 from connector.core.remembered import Remembered
 from connector.core.results import Finished
 from connector.core.verdicts import QUEUED, SKIPPED, Verdict, Verdicts
-from tests.core.making import A, B, C, Position, positions
+from tests.core.making import A, B, C, Position, positions, weighted
 
 ENVELOPE = 10
 PARTITIONS = (A, B, C)
@@ -108,7 +108,7 @@ class DeliveryMachine(RuleBasedStateMachine):
         in_doubt=st.sampled_from(["dead_letter", "resend", "hold"]),
         spread=st.booleans(),
         per_minute=st.sampled_from([None, 60, 3_000]),
-        kinds=st.text("llllrrx0", max_size=12),
+        kinds=weighted("llllrrx0", max_size=12),
     )
     def begin(  # noqa: PLR0917 (drawn by name)
         self,
@@ -163,8 +163,8 @@ class DeliveryMachine(RuleBasedStateMachine):
 
     @rule(
         at=numbers,
-        kinds=st.text("llllrrx0", min_size=1, max_size=12),
-        keys=st.text("aaabc-", min_size=12, max_size=12),
+        kinds=weighted("llllrrx0", min_size=1, max_size=12),
+        keys=weighted("aaabc-", min_size=12, max_size=12),
         hole=st.sampled_from([0, 0, 0, 1, 5]),
     )
     def produce(self, at: int, kinds: str, keys: str, hole: int) -> None:
@@ -480,7 +480,7 @@ class DeliveryMachine(RuleBasedStateMachine):
         who=numbers,
         at=numbers,
         how=st.sampled_from(["taken", "not_taken", "halved", "judged", "judged", "lost", "silent", "too_late"]),
-        codes=st.text("qqqdat", min_size=10, max_size=10),
+        codes=weighted("qqqdat", min_size=10, max_size=10),
         guarded=st.booleans(),
         suspect=st.booleans(),
     )

@@ -9,10 +9,10 @@ from connector.core.partition import PartitionState
 from connector.core.progress import Progress
 from connector.core.ranges import RangeSet, runs
 from connector.core.remembered import Remembered
-from tests.core.making import A, B, chunk, positions, rising
+from tests.core.making import A, B, chunk, positions, rising, weighted
 
 BASE = 10
-KINDS = st.text("sd..", max_size=30)
+KINDS = weighted("sd..", max_size=30)
 """The state of each offset from the committed one on: settled, in flight, or unread."""
 
 
