@@ -12,7 +12,7 @@ from pydantic import SecretStr
 
 from connector.config.settings import Settings
 from connector.console.guarding import Form
-from connector.console.joining import Heard, joined_resumed, joined_streams
+from connector.console.joining import WorkerAnswer, joined_resumed, joined_streams
 from connector.console.peers import Peers, silent
 from connector.console.sampling import counts_of
 from connector.telemetry.logging import get_logger
@@ -52,9 +52,9 @@ class Group:
         """Return the status of the whole group; a peer that does not answer in time is named and left out."""
         if not self._peers.named:
             return {"members": [], "workers": [], **await self.host.status()}
-        own, heard = await asyncio.gather(self.host.status(), self._peers.ask("/status"))
-        others = self._others(own, heard)
-        parts = [Heard(own["instance_id"], "running", 200, own)]
+        own, answers = await asyncio.gather(self.host.status(), self._peers.ask("/status"))
+        others = self._others(own, answers)
+        parts = [WorkerAnswer(own["instance_id"], "running", 200, own)]
         parts += [replace(one, ordinal=one.body["instance_id"]) for one in others if one.status == 200]
         members = [_member(own, "here", 200), *(_member(one.body, str(one.ordinal), one.status) for one in others)]
         workers = [
@@ -76,15 +76,15 @@ class Group:
         if not self._peers.named or token is None:
             return own
         status = await self.host.status()
-        heard = await self._peers.ask(f"/streams/{stream}/{action}", form=form, token=token)
-        others = self._others(status, heard)
+        answers = await self._peers.ask(f"/streams/{stream}/{action}", form=form, token=token)
+        others = self._others(status, answers)
         named = [replace(one, ordinal=str(one.body.get("instance_id", one.ordinal))) for one in others]
-        return joined_resumed([Heard(status["instance_id"], "running", *own), *named])
+        return joined_resumed([WorkerAnswer(status["instance_id"], "running", *own), *named])
 
-    def _others(self, own: dict[str, Any], heard: list[Heard]) -> list[Heard]:
+    def _others(self, own: dict[str, Any], answers: list[WorkerAnswer]) -> list[WorkerAnswer]:
         """Return the answers of others; an address that turns out to be our own is not queried again."""
-        others: dict[str, Heard] = {}
-        for one in heard:
+        others: dict[str, WorkerAnswer] = {}
+        for one in answers:
             address, name = str(one.ordinal), one.body.get("instance_id")
             if name == own["instance_id"]:
                 self._peers.is_self(address)
@@ -95,10 +95,10 @@ class Group:
         return list(others.values())
 
 
-def _is_readable(one: Heard) -> bool:
+def _is_readable(one: WorkerAnswer) -> bool:
     """Return whether a peer's version is compatible; otherwise it is shown as silent."""
     try:
-        for stream in joined_streams([Heard("", "running", 200, one.body)]):
+        for stream in joined_streams([WorkerAnswer("", "running", 200, one.body)]):
             counts_of(stream)
     except (LookupError, TypeError, ValueError, AttributeError):
         return False

@@ -30,7 +30,7 @@ _Parts = list[tuple[int | str, dict[str, Any]]]
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class WorkerAnswer:
     """A worker's answer to a request; status 0 means no answer, with the cause in `state`.
 
     `ordinal` names it: a worker's number under its supervisor, or the address or instance id of a member of the group.
@@ -42,10 +42,10 @@ class Heard:
     body: Any = None
 
 
-def joined_streams(heard: Iterable[Heard]) -> list[dict[str, Any]]:
+def joined_streams(answers: Iterable[WorkerAnswer]) -> list[dict[str, Any]]:
     """Return the streams of all workers that answered, each once."""
     by_name: dict[str, _Parts] = {}
-    for one in heard:
+    for one in answers:
         if one.status == 200:
             for stream in one.body["streams"]:
                 by_name.setdefault(stream["name"], []).append((one.ordinal, stream))
@@ -118,11 +118,11 @@ def _whose(ordinal: int | str, found: Mapping[str, Any]) -> int | str:
     return f"{ordinal}/{found['worker']}" if "worker" in found else ordinal
 
 
-def joined_readiness(heard: Iterable[Heard]) -> tuple[bool, dict[str, Any]]:
+def joined_readiness(answers: Iterable[WorkerAnswer]) -> tuple[bool, dict[str, Any]]:
     """Return whether every worker is ready, and if not, why."""
     streams: dict[str, str] = {}
     silent: dict[str, str] = {}
-    for one in heard:
+    for one in answers:
         if one.status == 0:
             silent[str(one.ordinal)] = one.state
         elif one.status != 200:
@@ -132,7 +132,7 @@ def joined_readiness(heard: Iterable[Heard]) -> tuple[bool, dict[str, Any]]:
     return ready, {"ready": ready, "streams": streams, "workers": silent}
 
 
-def joined_health(heard: Iterable[Heard]) -> tuple[bool, dict[str, Any]]:
+def joined_health(answers: Iterable[WorkerAnswer]) -> tuple[bool, dict[str, Any]]:
     """Return whether no worker needs a restart. One that has exited is restarted anyway.
 
     A worker that answered before and no longer does is unhealthy, as a single process would be; so is one that never
@@ -140,7 +140,7 @@ def joined_health(heard: Iterable[Heard]) -> tuple[bool, dict[str, Any]]:
     """
     stuck: list[dict[str, Any]] = []
     silent: list[int | str] = []
-    for one in heard:
+    for one in answers:
         if one.status == 0 and one.state == "silent":
             silent.append(one.ordinal)
         elif one.status not in (0, 200):
@@ -150,14 +150,14 @@ def joined_health(heard: Iterable[Heard]) -> tuple[bool, dict[str, Any]]:
     return False, {"status": "stalled", "standstills": stuck, "silent_workers": silent}
 
 
-def joined_resumed(heard: list[Heard]) -> tuple[int, dict[str, Any]]:
+def joined_resumed(answers: list[WorkerAnswer]) -> tuple[int, dict[str, Any]]:
     """Return HTTP status and result of a decision that was forwarded to all workers.
 
     A partition is not held if no worker holds it. If all refuse for one reason (a wrong token), that is the result.
     """
-    told = [one for one in heard if one.status and "problem" not in one.body]
-    refused = [one for one in heard if one.status and "problem" in one.body]
-    silent = [one for one in heard if one.status == 0]
+    told = [one for one in answers if one.status and "problem" not in one.body]
+    refused = [one for one in answers if one.status and "problem" in one.body]
+    silent = [one for one in answers if one.status == 0]
     if not told and refused and len({(one.status, one.body["problem"]) for one in refused}) == 1 and not silent:
         return refused[0].status, dict(refused[0].body)
     body: dict[str, Any] = {}

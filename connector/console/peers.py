@@ -17,7 +17,7 @@ import aiohttp
 from pydantic import SecretStr
 
 from connector.console.guarding import Form, read_limited
-from connector.console.joining import Heard
+from connector.console.joining import WorkerAnswer
 
 MAX_ADDRESSES: Final = 64
 _LOOK_UP_SECS: Final = 10.0
@@ -55,7 +55,7 @@ class Peers:
         if self._session is not None:
             await self._session.close()
 
-    async def ask(self, path: str, *, form: Form | None = None, token: SecretStr | None = None) -> list[Heard]:
+    async def ask(self, path: str, *, form: Form | None = None, token: SecretStr | None = None) -> list[WorkerAnswer]:
         """Request a page from every peer, or send it a form with the token; return the answers, each by its address."""
         addresses = [address for address in await self._addresses() if address.url not in self._own]
         return await asyncio.gather(*(self._ask(address, path, form, token) for address in addresses))
@@ -68,7 +68,7 @@ class Peers:
             self._found_at = loop.time()
         return self._found
 
-    async def _ask(self, address: _Address, path: str, form: Form | None, token: SecretStr | None) -> Heard:
+    async def _ask(self, address: _Address, path: str, form: Form | None, token: SecretStr | None) -> WorkerAnswer:
         if self._session is None:
             self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=MAX_ADDRESSES))
         headers = {"Host": address.host}
@@ -93,12 +93,12 @@ class Peers:
             return silent(address.url)
         if not isinstance(told, dict) or not (_is_status(told) if form is None else _is_answer(told)):
             return silent(address.url)
-        return Heard(address.url, "running", reply.status, told)
+        return WorkerAnswer(address.url, "running", reply.status, told)
 
 
-def silent(address: int | str) -> Heard:
-    """Return what is heard of a peer that gives no answer that can be read."""
-    return Heard(address, "not to be reached", body={})
+def silent(address: int | str) -> WorkerAnswer:
+    """Return what stands for a peer without an answer that can be read."""
+    return WorkerAnswer(address, "not to be reached", body={})
 
 
 def _is_status(told: dict[str, Any]) -> bool:

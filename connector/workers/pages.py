@@ -18,7 +18,7 @@ from connector import __version__
 from connector.config.secrets import Secrets
 from connector.config.settings import Settings
 from connector.console.guarding import Form, RefusedError, answered, make_safe, read_body, runner_of
-from connector.console.joining import Heard, joined_health, joined_readiness, joined_resumed, joined_streams
+from connector.console.joining import WorkerAnswer, joined_health, joined_readiness, joined_resumed, joined_streams
 from connector.console.listening import not_listening
 from connector.console.pages import Console
 from connector.telemetry.logging import get_logger
@@ -93,8 +93,8 @@ class Pages:
         return web.json_response(status, status=code)
 
     async def _metrics(self, _request: web.Request) -> web.Response:
-        heard = await self._ask_all("/metrics", decode=bytes.decode)
-        told = {int(one.ordinal): one.body for one in heard if one.status == 200}
+        answers = await self._ask_all("/metrics", decode=bytes.decode)
+        told = {int(one.ordinal): one.body for one in answers if one.status == 200}
         return web.Response(
             body=render_workers(told, [worker.seen() for worker in self._workers]),
             headers={"Content-Type": "text/plain; version=0.0.4"},
@@ -134,15 +134,15 @@ class Pages:
 
     async def _joined_status(self) -> tuple[int, dict[str, Any]]:
         """Return the HTTP status and content of the status page; 503 while no worker can report a stream."""
-        heard = await self._ask_all("/status")
-        answered = [one for one in heard if one.status == 200]
-        states = {one.ordinal: one.state for one in heard}
+        answers = await self._ask_all("/status")
+        answered = [one for one in answers if one.status == 200]
+        states = {one.ordinal: one.state for one in answers}
         return 200 if answered else 503, {
             "version": __version__,
             **self._about(),
             "may_resume": any(one.body["may_resume"] for one in answered),
             "workers": [{**worker.status(), "state": states[worker.ordinal]} for worker in self._workers],
-            "streams": joined_streams(heard),
+            "streams": joined_streams(answers),
         }
 
     async def _ask_all(
@@ -152,7 +152,7 @@ class Pages:
         post: bytes | None = None,
         headers: Mapping[str, str] | None = None,
         decode: Callable[[bytes], Any] = json.loads,
-    ) -> list[Heard]:
+    ) -> list[WorkerAnswer]:
         return await asyncio.gather(*(self._ask(worker, path, post, headers, decode) for worker in self._workers))
 
     async def _ask(
@@ -162,9 +162,9 @@ class Pages:
         post: bytes | None,
         headers: Mapping[str, str] | None,
         decode: Callable[[bytes], Any],
-    ) -> Heard:
+    ) -> WorkerAnswer:
         if not worker.is_up:
-            return Heard(worker.ordinal, worker.state)
+            return WorkerAnswer(worker.ordinal, worker.state)
         method, secs = ("GET", _ASK_SECS) if post is None else ("POST", _RESUME_SECS)
         try:
             async with self._sessions[worker.ordinal].request(
@@ -174,6 +174,6 @@ class Pages:
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError):
             await asyncio.sleep(_NOTICED_SECS)
             # It has answered before and should still: as bad as a single process that does not answer.
-            return Heard(worker.ordinal, "silent" if worker.state == "running" else worker.state)
+            return WorkerAnswer(worker.ordinal, "silent" if worker.state == "running" else worker.state)
         worker.answered()
-        return Heard(worker.ordinal, worker.state, reply.status, body)
+        return WorkerAnswer(worker.ordinal, worker.state, reply.status, body)

@@ -181,9 +181,9 @@ def test_what_is_no_status_is_no_member(body: bytes) -> None:
         app.add_routes([web.get("/status", answer)])
         async with TestServer(app) as server:
             peers = Peers([f"http://127.0.0.1:{server.port}"])
-            (heard,) = await peers.ask("/status")
+            (found,) = await peers.ask("/status")
             await peers.close()
-        assert (heard.status, heard.body) == (0, {})
+        assert (found.status, found.body) == (0, {})
 
     asyncio.run(main())
 
@@ -200,11 +200,11 @@ def test_a_peer_that_hangs_is_given_up_in_time() -> None:
         await server.start_server(shutdown_timeout=0.1)
         peers = Peers([f"http://127.0.0.1:{server.port}"])
         began = asyncio.get_running_loop().time()
-        (heard,) = await peers.ask("/status")
+        (found,) = await peers.ask("/status")
         took = asyncio.get_running_loop().time() - began
         await peers.close()
         await server.close()
-        assert heard.status == 0
+        assert found.status == 0
         return took
 
     assert asyncio.run(main()) < PATIENCE_SECS / 2
