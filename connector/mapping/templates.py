@@ -79,14 +79,14 @@ _ALLOWED: Final = (
 """Node types that a template may contain."""
 
 _REFUSED: Final = {
-    nodes.Call: "calls something; a template has filters only",
-    nodes.Macro: "has a macro",
-    nodes.Import: "imports another template",
-    nodes.FromImport: "imports another template",
-    nodes.Include: "includes another template",
-    nodes.Extends: "extends another template",
-    nodes.Block: "has a block",
-    nodes.Pow: "has **",
+    nodes.Call: "must not call anything; a template has filters only",
+    nodes.Macro: "must not have a macro",
+    nodes.Import: "must not import another template",
+    nodes.FromImport: "must not import another template",
+    nodes.Include: "must not include another template",
+    nodes.Extends: "must not extend another template",
+    nodes.Block: "must not have a block",
+    nodes.Pow: "must not have **",
 }
 
 
@@ -349,9 +349,9 @@ def _check(tree: nodes.Template, text: str, environment: _Environment) -> None:
         offset = _offset(text, node.lineno)
         if not isinstance(node, _ALLOWED):
             told = next((told for kind, told in _REFUSED.items() if isinstance(node, kind)), None)
-            raise InvalidSourceError(told or f"has {type(node).__name__}, which a template may not have", offset)
+            raise InvalidSourceError(told or f"must not have {type(node).__name__}", offset)
         if isinstance(node, nodes.For) and node.recursive:
-            raise InvalidSourceError("has a recursive loop", offset)
+            raise InvalidSourceError("must not have a recursive loop", offset)
         if isinstance(node, nodes.Filter):
             _check_name(node.name, environment.filters, "filter", offset)
         if isinstance(node, nodes.Test):

@@ -315,7 +315,7 @@ class Run:
         for title, rows in (
             ("to be sent again", plan.reasons["redrive"]),
             (
-                "to be parked" if rules.park else f"to be parked, sent again {rules.cap} times before",
+                "to be parked" if rules.park else f"to be parked, sent again as often as --cap {rules.cap} allows",
                 plan.reasons["park"],
             ),
             ("to be settled as queued, by evidence", plan.reasons["accept"]),
