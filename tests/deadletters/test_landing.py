@@ -62,6 +62,21 @@ def _run(settings: Path, command: str, *arguments: str) -> Result:
             ["--topic", "dlq", "--to", "dlq"],
             "--to dlq cannot be the target of a redrive: it is the topic that the dead letters are read from",
         ),
+        (
+            "redrive",
+            ["--topic", "one.source", "--to", "one.redrive"],
+            "--topic one.source holds no dead letters: it is read by stream one, which sends its records itself",
+        ),
+        (
+            "redrive",
+            ["--topic", "dlq", "--topic", "shop.orders", "--dry-run"],
+            "--topic shop.orders holds no dead letters: it is read by stream many",
+        ),
+        (
+            "redrive",
+            ["--topic", "one.redrive", "--to", "one.source"],
+            "--topic one.redrive holds no dead letters: it is the redrive topic of stream one",
+        ),
         *(
             (
                 "import",
@@ -134,6 +149,8 @@ def test_a_topic_that_would_take_records_for_something_else_is_refused(
     [
         ("redrive", ["--to", "one.source"]),
         ("redrive", ["--to", "one.redrive"]),
+        ("redrive", ["--topic", "dlq", "--to", "one.redrive"]),
+        ("redrive", ["--topic", "one.dead"]),
         ("park", ["--to", "one.dead.parking"]),
         ("park", ["--topic", "dlq", "--to", "one.dead"]),
         ("park", []),

@@ -18,7 +18,7 @@ from connector.cli.printing import console
 from connector.cli.progress import progress
 from connector.deadletters.deciding import DEFAULT_CAP, DID, WHY, Plan, Rules, parking_topic
 from connector.deadletters.evidence import Finding
-from connector.deadletters.landing import why_not_sent_to, why_not_set_aside_in
+from connector.deadletters.landing import why_not_sent_from, why_not_sent_to, why_not_set_aside_in
 from connector.deadletters.patching import read_patch
 from connector.deadletters.preparing import NameTakenError
 from connector.deadletters.redriving import Written
@@ -96,6 +96,7 @@ def redrive(
         cap=cap,
         patch=_patch(patch),
     )
+    _refuse_topic_that_is_read(chosen)
     _refuse_topic_of_results(chosen, to)
     if include_in_doubt:
         typer.echo(IN_DOUBT_MEANS, err=True)
@@ -134,6 +135,13 @@ def park(
     Run(
         chosen, rules, spelled, name=name, dry_run=dry_run, yes=yes, as_json=as_json, limit=limit, note=note
     ).carry_through()
+
+
+def _refuse_topic_that_is_read(chosen: Chosen) -> None:
+    for topic in chosen.dead_letter_topics:
+        if why := why_not_sent_from(chosen.settings, topic):
+            way_out = "name a dead-letter topic, or omit --topic, to use those of the settings"
+            raise CommandError(f"--topic {topic} holds no dead letters: it {why}", way_out=way_out)
 
 
 def _refuse_topic_of_results(chosen: Chosen, to: str | None) -> None:
