@@ -5,6 +5,7 @@ the package that runs it.
 """
 
 import re
+import warnings
 from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, Field, WithJsonSchema
@@ -54,6 +55,8 @@ def subscribed_pattern(value: str) -> str:
     Other patterns would silently differ: librdkafka uses POSIX expressions, where `\d` is the letter d.
     """
     if not _READ_ALIKE.fullmatch(value):
+        with warnings.catch_warnings(action="ignore"):  # of what others read as a class
+            topic_pattern(value)
         raise ValueError(
             "must mean the same to Kafka's client as here: write [0-9] for \\d, ( ) for (?: ), and leave out "
             "look-aheads, lazy repeats, classes such as [:alpha:], and backslashes in brackets except before a dot"

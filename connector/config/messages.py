@@ -96,6 +96,8 @@ def _message(details: ErrorDetails, path: KeyPath, value: Any, model: type[BaseM
     message = KINDS[kind]
     if kind == "missing":
         return message
+    if value is None and _is_required(path, model):
+        return f"is empty, but required ({message})"
     if value is None:
         return f"is empty: leave it out, or say what it is ({message})"
     return message + _way_out(kind, path, value, model, by_reference=by_reference)
@@ -165,6 +167,15 @@ def _unknown(path: KeyPath, model: type[BaseModel]) -> Fault:
     if elsewhere := [entry.path for entry in known if entry.path.rpartition(".")[2] == name]:
         return Fault(path, f"{UNKNOWN} here; it belongs to {' or '.join(elsewhere)}")
     return Fault(path, f"{UNKNOWN}; known here: {', '.join(siblings)}")
+
+
+def _is_required(path: KeyPath, model: type[BaseModel]) -> bool:
+    """Return whether a path names a setting, rather than an entry of a list or a map, that must not be left out."""
+    at: type[BaseModel] | None = model
+    for key in path[:-1]:
+        if at is not None and isinstance(key, str):
+            at = model_in(at.model_fields[key].annotation)
+    return at is not None and (field := at.model_fields.get(str(path[-1]))) is not None and field.is_required()
 
 
 def _names_at(path: KeyPath, model: type[BaseModel]) -> list[str]:

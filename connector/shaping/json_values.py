@@ -47,7 +47,9 @@ def _no_json(value: bytes, error: Exception) -> UndecodableError:
     except UnicodeDecodeError as wrong:
         return UndecodableError("not_utf8", f"byte {wrong.start} is not UTF-8")
     text = "nested too deeply" if isinstance(error, RecursionError) else str(error)
-    if "truncated" in text:  # msgspec also reports this for half a surrogate pair
+    if not value.strip():
+        text = "the value is empty"
+    elif "truncated" in text:  # msgspec also reports this for half a surrogate pair
         try:
             orjson.loads(value)
         except orjson.JSONDecodeError as told:

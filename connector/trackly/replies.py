@@ -176,7 +176,7 @@ def _failure(said: _Failure | None, body: bytes) -> tuple[str | None, str]:
             if len(codes) == 1:
                 code = codes.pop() or None
                 texts += [entry["error"] for entry in entries if isinstance(entry.get("error"), str) and entry["error"]]
-    text = texts[0] if texts else body[: 4 * MAX_TEXT].decode(errors="replace")
+    text = texts[0] if texts else body[: 4 * MAX_TEXT].decode(errors="replace").strip()
     return code[:MAX_TEXT] if isinstance(code, str) else None, text[:MAX_TEXT]
 
 

@@ -166,7 +166,15 @@ SINGLE = {
     "not a list": ({"streams": {"a": 1}}, "streams: must be a list: put a hyphen before each entry"),
     "a number for a list": ({"streams": 5}, "streams: must be a list: put it in brackets"),
     "text for a number": ({"web": {"port": "many"}}, "web.port: must be a whole number"),
-    "no stream": ({"streams": None}, "streams: is empty: leave it out, or say what it is (must be a list)"),
+    "no stream": ({"streams": None}, "streams: is empty, but required (must be a list)"),
+    "topic without a name": (
+        {"streams": [{"outcomes": {"topic": None}}]},
+        "streams[0].outcomes.topic: is empty, but required (must be text)",
+    ),
+    "list with an empty entry": (
+        {"streams": [{"topics": [None]}]},
+        "streams[0].topics[0]: is empty: leave it out, or say what it is (must be text)",
+    ),
     "stream that is none": ({"streams": ["x"]}, "streams[0]: must be a group of settings: name, group_id, topics, ..."),
     "empty text": ({"web": {"host": ""}}, "web.host: must not be empty"),
     "port that is none": (_servers("a:9092, b:kafka"), f"{AT_SERVERS}: server 2 must have a port from 1 to 65535"),
@@ -205,6 +213,10 @@ SINGLE = {
     "phone number": (
         {"streams": [{"list_number": "18005551234"}]},
         "streams[0].list_number: must be a phone number in E.164 form, such as +18005551234",
+    ),
+    "bracket that is not closed": (
+        {"streams": [{"pattern": "^[a"}]},
+        "streams[0].pattern: is not a valid regular expression: unterminated character set",
     ),
     "regular expression": (
         {"streams": [{"topics": [], "pattern": "^("}]},

@@ -195,7 +195,10 @@ def test_json_that_is_no_object_is_named(name: str, value: bytes, kind: str) -> 
 @pytest.mark.parametrize("name", EVENTS)
 def test_a_null_value_is_skipped_and_an_empty_one_is_not_json(name: str) -> None:
     assert verdict(operation(name), None) == SKIPPED
-    assert reason(name, b"") == "not_json"
+    for value in (b"", b" \n"):
+        found = verdict(operation(name), value)
+        assert found is not None
+        assert (found.reason, found.text) == ("not_json", "the value is empty")
 
 
 # ------------------------------------------------------------------ values from anywhere

@@ -323,6 +323,8 @@ def test_a_single_reply_that_does_not_say_so_settles_nothing(body: bytes | dict[
         ({"message": "told otherwise", "code": "x"}, "x", "told otherwise"),
         ({"error": "first", "message": "second"}, None, "first"),
         (b"<html>Bad Gateway</html>", None, "<html>Bad Gateway</html>"),
+        (b"\r\n<html>Bad Gateway</html>\n", None, "<html>Bad Gateway</html>"),
+        (b"\n", None, ""),
         (b"", None, ""),
         (b"\xff\xfe", None, "\ufffd\ufffd"),
         (b"[" * 100_000, None, "[" * MAX_TEXT),
