@@ -121,7 +121,8 @@ class KafkaSettings(Model):
     later; a killed worker keeps its partitions for the broker's session timeout)."""
     session_timeout_secs: Seconds = 10.0
     """How long a silent worker keeps its partitions, in seconds. With `group_protocol: consumer` the broker's own
-    setting applies instead."""
+    setting applies instead (`group.consumer.session.timeout.ms`), which this one must not exceed: it also limits how
+    long after its tick a post may start."""
     heartbeat_interval_secs: Seconds = 3.0
     """How often a worker sends a heartbeat, in seconds."""
     max_poll_interval_secs: Seconds = 300.0
