@@ -26,7 +26,11 @@ def _rate_as_chance(value: object) -> object:
 
 def _number_as_range(value: object) -> object:
     """Read a number as a range without width: `latency_ms: 50`."""
-    return (value, value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return value, value
+    if not isinstance(value, list | tuple) or len(value) != 2:
+        raise ValueError("must be a number, or a list of minimum and maximum: [20, 80]")
+    return value
 
 
 class Chance(Model):
