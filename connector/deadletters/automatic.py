@@ -93,9 +93,10 @@ class AutomaticRedrive:
         self._thread.start()
 
     def stop(self, timeout_secs: float) -> None:
-        """End after the running transaction."""
+        """End after the running transaction; a rule that was not started yet will not run."""
         self._stop.set()
-        self._thread.join(timeout_secs)
+        if self._thread.ident is not None:
+            self._thread.join(timeout_secs)
 
     def status(self) -> dict[str, Any]:
         """Return the state of the rule as JSON-ready values."""

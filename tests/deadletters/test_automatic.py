@@ -438,6 +438,17 @@ def test_a_rule_that_is_stopped_has_let_go_of_its_clients(monkeypatch: pytest.Mo
     assert [there.close.called for there in (played.earlier, played.publisher, played.source)] == [True] * 3
 
 
+def test_a_rule_that_was_not_started_can_be_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal during a start stops all services, also those whose turn to start had not come."""
+    Played(monkeypatch)
+    monkeypatch.setattr(AutomaticRedrive, "start", lambda _rule: None)
+
+    with running(STREAM, LOCAL) as rule:
+        pass
+
+    assert rule.status()["error"] is None
+
+
 def test_why_a_transaction_was_aborted_is_shown_until_one_succeeds(monkeypatch: pytest.MonkeyPatch) -> None:
     played = Played(monkeypatch)
     played.reads = [Read(), Read(chunks=[chunk(0, 1)])]
