@@ -283,7 +283,7 @@ class _Look:
             kinds = [branch for branch in schema if branch != "null"]
             if len(kinds) == 1:
                 only = self.at(kinds[0], depth + 1)
-                return None if only is None else _unless_null(only)
+                return only if only is None or only is plain else _unless_null(only)
             # In a union, the value's own type shows which branch it is of.
             branches = [self.at(branch, depth + 1) for branch in schema]
             return None if branches.count(None) == len(branches) else plain

@@ -274,6 +274,11 @@ _PRICE: Final = b"\x85\xeb\x9f\x41"
             {"all": 19.99, "next": {"all": 19.99, "float": "x"}, "float": "y"},
         ),
         ('["null", "string", "float"]', b"\4" + b"\0\0\xc0\x7f", None),
+        (
+            '{"type": "record", "name": "E", "fields": [{"name": "of_one", "type": ["float"]}]}',
+            b"\0" + b"\0\0\xc0\x7f",
+            {},
+        ),
     ],
 )
 def test_a_float_comes_as_it_was_written_wherever_in_a_schema_it_is(
