@@ -106,6 +106,7 @@ class KafkaTroubleError(Exception):
         self.unreachable = number in _UNREACHABLE or self.group_is_classic
         """Brokers, a leader or a coordinator are unreachable or not working: restarting us would not help."""
         self.too_large = number in _TOO_LARGE
+        self.metadata_too_large = number == KafkaError.OFFSET_METADATA_TOO_LARGE
         self.unfit = number in _UNFIT
         """The topic does not accept such records, whatever their size."""
 

@@ -34,6 +34,9 @@ from connector.telemetry.logging import get_logger
 REFUSED_IN_A_ROW = 5
 """Ticks that topics reject for their size before this is a hold: batches are halved meanwhile, and most soon fit."""
 
+LEAST_METADATA = 250
+"""Characters for a partition's progress that are tried, at least, before brokers that take less hold the stream."""
+
 FLUSH_SECS = 1.0
 """How long to wait for the delivery of results before choosing what starts: a later choice gains nothing more."""
 
@@ -320,6 +323,8 @@ class Ticker:
                 self._replace_publisher(error)
             if self._trouble_in_a_row >= REFUSED_IN_A_ROW:
                 self._hold("results_refused", f"{error}; {self._outputs.limits_in_words}")
+        if error.metadata_too_large:
+            self._halve_metadata(error)
         if error.unfit:
             self._hold("results_refused", str(error))
         if error.unauthorized:
@@ -425,6 +430,15 @@ class Ticker:
         """Halve the maximum size of ticks, down to the results of a single batch."""
         limits = self._state.flow.limits
         self._state.flow.limits = replace(limits, max_tick_records=max(limits.max_tick_records // 2, 1))
+
+    def _halve_metadata(self, error: KafkaTroubleError) -> None:
+        """List less in each commit, so that less can be in flight: the brokers take less than Kafka does by default."""
+        limits = self._state.flow.limits
+        if limits.max_metadata < 2 * LEAST_METADATA:
+            self._hold("results_refused", f"{error}; set the brokers' offset.metadata.max.bytes to 4096")
+            return
+        self._state.flow.limits = replace(limits, max_metadata=limits.max_metadata // 2)
+        self._log.warning("commits list less", why=str(error), max_characters=limits.max_metadata // 2)
 
     # ------------------------------------------------------------------ writing
 

@@ -6,12 +6,14 @@ import time
 from collections import Counter
 from itertools import count
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
 
-from connector.demo.topics import Record
+from connector.demo.topics import Record, Topics
 from connector.simulator import Faults, Outage, Poison, RecordCode, SimulatorSettings, SimulatorThread
+from tests.conftest import MakeBroker
 from tests.kit.programs import program
 from tests.kit.world import KEY, World, sends
 
@@ -471,3 +473,27 @@ def test_the_key_given_by_file_is_read_again(world: World, tmp_path: Path) -> No
     key.write_text(KEY)
 
     assert world.settled().problems() == []
+
+
+def test_brokers_that_keep_little_beside_an_offset_are_told_less(
+    make_broker: MakeBroker, platform: SimulatorThread, tmp_path: Path
+) -> None:
+    """Fewer records are in flight then. Kafka keeps 4,096 bytes by default; here the stream begins with far more."""
+    broker = make_broker({"offset.metadata.max.bytes": "300"})
+    world = World(broker.bootstrap_servers, Topics(broker.bootstrap_servers), platform, tmp_path)
+    platform.set_faults(Faults(latency_ms=(0, 400)))
+    draw = Random(7)
+    world.produce(
+        Record(json.dumps({**json.loads(value), "list_number": f"+1800555{draw.randrange(40):04d}"}).encode(), key)
+        for value, key, _ in sends(4_000)
+        if value
+    )
+    settings = world.settings(stream={"list_number_placement": "top_level", "batch": {"max_records": 50}})
+    worker = world.start(settings)
+
+    found = world.settled()
+    less = [json.loads(line) for line in worker.log.read_text().splitlines() if "commits list less" in line]
+    world.close()
+
+    assert (found.problems(), found.in_doubt) == ([], 0)
+    assert [line["max_characters"] for line in less][-1] <= 300

@@ -714,6 +714,27 @@ def test_results_that_are_refused_for_their_size_some_times_in_a_row_hold_the_st
     assert told == [f"results_refused after {REFUSED_IN_A_ROW}"]
 
 
+def test_commits_list_less_for_brokers_that_take_less_and_the_stream_holds_if_that_is_next_to_nothing() -> None:
+    bench, told = Bench(), list[str]()
+    bench.state.on_hold = lambda hold: told.append(f"{hold.reason}: {hold.detail}")
+    producer = Producer(AbortableError(KafkaError(KafkaError.OFFSET_METADATA_TOO_LARGE)))
+    ticker = _by_hand(bench, [producer])
+    bench.read([b"{"])
+
+    rooms = []
+    for _ in range(6):
+        ticker._tick()
+        rooms.append(bench.state.flow.limits.max_metadata)
+    producer.fails = None
+    ticker._tick()
+
+    assert rooms == [2_000, 1_000, 500, 250, 250, 250]
+    assert told == [
+        "results_refused: Broker: Offset metadata string too large; set the brokers' offset.metadata.max.bytes to 4096"
+    ]
+    assert (bench.state.kafka_hold, len(producer.committed)) == (None, 1)
+
+
 @pytest.mark.parametrize("code", [KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._MSG_TIMED_OUT])
 @pytest.mark.parametrize(
     ("absent", "held", "left"),
