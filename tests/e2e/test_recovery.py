@@ -71,7 +71,9 @@ def _wait_shared(world: World, feed: Feed) -> None:
 
 def _judge(world: World, *, at_least_once: bool = False) -> None:
     """At least once, results may come twice; texts may not."""
-    assert world.settled().problems(repeats_allowed=at_least_once) == []
+    found = world.settled()
+    assert (found.lost, found.accepted_twice) == (0, 0), found.examples
+    assert at_least_once or found.duplicates == 0, found.examples
 
 
 def test_a_worker_killed_and_restarted_under_its_id_posts_again_soon(world: World) -> None:
