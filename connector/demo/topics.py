@@ -101,10 +101,24 @@ class Topics:
             asker.close()
         else:
             order = NewTopic(topic, num_partitions=partitions, replication_factor=-1, config=dict(config or {}))
-            self._admin.create_topics([order])[topic].result(_REQUEST_TIMEOUT_SECS)
+            self._order(order)
             self._made.append(topic)
         self._wait_for_leaders(topic)
         return topic
+
+    def _order(self, order: NewTopic) -> None:
+        deadline = time.monotonic() + _REQUEST_TIMEOUT_SECS
+        while True:
+            try:
+                self._admin.create_topics([order])[order.topic].result(_REQUEST_TIMEOUT_SECS)
+            except KafkaException as error:
+                # A broker that has just started, or whose heartbeat is late, does not count for a moment.
+                too_few = error.args[0].code() == KafkaError.INVALID_REPLICATION_FACTOR
+                if not too_few or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.2)
+            else:
+                return
 
     def delete(self, *topics: str) -> None:
         """Delete topics, and return when they are gone; missing ones are ignored."""
