@@ -94,8 +94,9 @@ class Chooser:
             most = 1 if trial or is_witness else self._size.most(now=now, may_try=may_try)
             others = None
             if most is not None and batch.count > most:
-                whole = batch
-                batch, others = whole.divide(range(most), (f"{whole.id}.t{serial:x}", whole.id))
+                whole, first = batch, self._room.first_to_start(batch.chunks)
+                some = range(first, min(first + most, whole.count))
+                batch, others = whole.divide(some, (f"{whole.id}.t{serial:x}", whole.id))
                 self._queue.put_rest(others)
                 added_bytes += batch.bytes + others.bytes - whole.bytes
             if is_witness or (others is not None and not (trial or batch.was_posted)):

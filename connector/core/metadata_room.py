@@ -68,3 +68,12 @@ class MetadataRoom:
     def part_must_wait(self, chunks: Iterable[Chunk], full: set[Partition]) -> bool:
         """Return whether the records of `full` partitions must wait, as none is the oldest; the others may go."""
         return bool(full) and self.must_wait([chunk for chunk in chunks if chunk.partition in full], full)
+
+    def first_to_start(self, chunks: Iterable[Chunk]) -> int:
+        """Return the index from which a part of these records may start: that of an oldest one, 0 if none needs it."""
+        at = 0
+        for chunk in chunks if self.full else ():
+            if chunk.partition in self.full and self._is_oldest(chunk):
+                return at
+            at += len(chunk)
+        return 0

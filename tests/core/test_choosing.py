@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from itertools import count
 
 import pytest
-from hypothesis import assume, event, example, given
+from hypothesis import event, example, given
 from hypothesis import strategies as st
 
 from connector.core.batching import Batch
@@ -120,11 +120,7 @@ def test_no_bound_is_passed_and_what_does_not_start_stays_queued(
 def test_of_a_full_partition_only_the_oldest_starts_and_what_was_posted_and_one_witness(
     made: Choosing, slots: int
 ) -> None:
-    """A witness is a single record, and a family of its own, since it tells of no other.
-
-    With a limit of size, the first part of a batch may start without the oldest record that let the batch pass.
-    """
-    assume(made.size.limit is None)
+    """A witness is a single record, and a family of its own, since it tells of no other."""
     full, no_retries = made.room.full, made.room.full_for_retries
     started = made.start(slots=slots)
 
@@ -139,6 +135,19 @@ def test_of_a_full_partition_only_the_oldest_starts_and_what_was_posted_and_one_
     assert len(witnesses) <= 1
     for serial, one in witnesses:
         assert (one.count, one.family) == (1, -serial)
+
+
+def test_of_a_batch_that_is_too_large_the_part_starts_that_has_the_oldest_record_without_which_none_may() -> None:
+    """Of any other part nothing would fit: it would be taken back, and chosen again in the next tick."""
+    made = Choosing(room(full={A, B}, oldest=(A, 2)))
+    made.size.answered(1, now=0.0)
+    made.size.lost(1_000, began=-1.0, due=0.0, now=0.0)
+    made.queue.ready.append(batch(chunk(B, range(2)), chunk(A, range(2, 5))))
+
+    [(_, begun)] = made.start(slots=1)
+
+    assert positions(begun.chunks) == [(A, 2), (A, 3)]
+    assert [positions(one.chunks) for one in made.queued()] == [[(B, 0), (B, 1), (A, 4)]]
 
 
 def test_there_is_no_other_witness_while_one_is_under_way() -> None:
