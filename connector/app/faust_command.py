@@ -40,7 +40,7 @@ def application() -> Connector:
         configure_logging(settings.log)
         connector = prepare(settings)
     except SettingsError as error:
-        say("".join([f"{error.source} cannot be used:\n", *(f"  {problem}\n" for problem in error.problems)]))
+        say("".join(f"{line}\n" for line in error.lines))
         raise SystemExit(2) from error
     except (InstanceIdInUseError, KafkaTroubleError, TemporaryFolderError, TopicsMissingError) as error:
         raise SystemExit(f"error: {error}") from error

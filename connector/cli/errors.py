@@ -107,7 +107,7 @@ def reported(speaker: str = "") -> Iterator[None]:
     try:
         yield
     except SettingsError as error:
-        _say(speaker, f"{error.source} cannot be used:", *(f"  {problem}" for problem in error.problems))
+        _say(speaker, *error.lines)
         raise typer.Exit(ExitCode.BAD_SETTINGS) from error
     except CommandError as error:
         _say(speaker, f"error: {error}", f"hint: {error.way_out}")

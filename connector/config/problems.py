@@ -72,3 +72,8 @@ class SettingsError(Exception):
         self.source = source
         self.problems = tuple(problems)
         super().__init__("\n".join(str(problem) for problem in self.problems))
+
+    @property
+    def lines(self) -> list[str]:
+        """What a user is shown: the source, and a line for each problem."""
+        return [f"{self.source} cannot be used:", *(f"  {problem}" for problem in self.problems)]
