@@ -25,6 +25,23 @@ SETTINGS: Final = Settings.model_validate(
 )
 
 
+class FakeClock:
+    """Stands for the module `time`: who sleeps is awake at once, and later."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def time(self) -> float:
+        return self.now
+
+    def sleep(self, secs: float) -> None:
+        assert secs >= 0
+        self.now += secs
+
+
 def headers_of(
     reason: str = "provider_error",
     *,

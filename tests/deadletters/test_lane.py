@@ -22,7 +22,7 @@ from connector.kafka.errors import AbortableError, FatalError, KafkaTroubleError
 from connector.kafka.publisher import Offsets, TransactionalPublisher
 from connector.kafka.scanning import Scanner
 from connector.kafka.topics import TopicFacts
-from tests.deadletters.making import headers_of
+from tests.deadletters.making import FakeClock, headers_of
 
 DEAD = Partition("dead", 0)
 SELECTION = "0123456789abcdef"
@@ -46,22 +46,6 @@ def _order(kafka: KafkaSettings, wanted: set[int], stop: int) -> Order:
         {DEAD: Actions(dict.fromkeys(wanted, "redrive"))},
         {"target": TopicFacts(1, 1_000_000)},
     )
-
-
-class FakeClock:
-    """Stands for the module `time`."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-    def time(self) -> float:
-        return self.now
-
-    def sleep(self, secs: float) -> None:
-        self.now += secs
 
 
 @pytest.mark.parametrize("kind", [FatalError, AbortableError])

@@ -20,26 +20,13 @@ from connector.deadletters.working import Job, R, Spans
 from connector.kafka.commits import Committed
 from connector.kafka.errors import KafkaTroubleError
 from connector.kafka.scanning import until_aborted
-from tests.deadletters.making import NOW_MS, SETTINGS, STREAM
+from tests.deadletters.making import NOW_MS, SETTINGS, STREAM, FakeClock
 
 SMS: Final = Partition("sms", 0)
 REDRIVE: Final = Partition("sends.redrive", 0)
 OUTCOMES: Final = Partition("sms.outcomes", 0)
 SECOND_MS: Final = 1_000
 """Between two records of a topic."""
-
-
-class FakeClock:
-    """Stands for the module `time`."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-    def sleep(self, secs: float) -> None:
-        self.now += secs
 
 
 @dataclass

@@ -23,7 +23,7 @@ from connector.kafka.commits import Committed
 from connector.kafka.errors import AbortableError
 from connector.kafka.publisher import Offsets
 from connector.kafka.topics import TopicFacts
-from tests.deadletters.making import SETTINGS, headers_of
+from tests.deadletters.making import SETTINGS, FakeClock, headers_of
 
 SELECTION = "0123456789abcdef"
 PARTITIONS = LANES + 1
@@ -32,20 +32,6 @@ STOP = 6
 STEP = 2
 """Records of a partition that are read together."""
 TARGET = TopicFacts(3, 1_000_000)
-
-
-class FakeClock:
-    """Stands for the module `time`."""
-
-    def __init__(self) -> None:
-        self.now = 1_000.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-    def sleep(self, secs: float) -> None:
-        assert secs >= 0
-        self.now += secs
 
 
 class KilledError(Exception):
